@@ -1,0 +1,138 @@
+"""What crosses the socket between a front end and the engine process, as typed msgspec structures.
+
+Text goes in as token ids and comes back as text and token ids: the front end owns the chat template and the
+tokenizer's encoder, the engine owns sampling and the detokenizer. Times are seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one sequence chooses its next token, and when it ends.
+
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 are off. `seed` None asks for an arbitrary
+    one; 0 is a seed like any other. `logprobs` None is off, N asks for the N most likely alternatives of every
+    token (0: only the chosen token's own).
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+
+class Submit(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Run a prompt. `tokens` are ids of the model's vocabulary, at least one; `priority`: lower runs first."""
+
+    request_id: str
+    tokens: tuple[int, ...]
+    params: SamplingParams
+    priority: int = 0
+    key: str = ""
+
+
+class Abort(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Stop a request wherever it is (waiting, in prefill, decoding) and free what it holds."""
+
+    request_id: str
+
+
+class Inspect(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A debug question: report the pool's invariants and the queue's lengths."""
+
+    question_id: str
+
+
+class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Finish nothing more; leave."""
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
+    """One token's natural-log probability; `top` holds (token id, its bytes, log probability), likeliest first."""
+
+    token: int
+    text: bytes
+    logprob: float
+    top: tuple[tuple[int, bytes, float], ...] = ()
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step added to one request.
+
+    `text` is what may be shown now (partial UTF-8 and possible beginnings of stop strings are held back), so
+    it may be empty while `tokens` is not. The last delta has `finish_reason`. `cached_tokens` counts the
+    prompt tokens that were not computed because a prefix was shared; it is final from the first delta on.
+    """
+
+    request_id: str
+    tokens: tuple[int, ...] = ()
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    error: str = ""
+    cached_tokens: int = 0
+
+
+class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """All that one step of the engine has to say, in one message; also the engine's heartbeat when idle."""
+
+    time: float
+    deltas: tuple[Delta, ...] = ()
+    running: int = 0
+    waiting: int = 0
+    kv_used_cells: int = 0
+    kv_total_cells: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prefix_query_tokens: int = 0
+    prefix_hit_tokens: int = 0
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The engine has loaded and warmed up its model; what it can do and what it runs on."""
+
+    pid: int
+    engine: str
+    device: str
+    reason: str
+    context_tokens: int
+    max_sequences: int
+    vocabulary_size: int
+    weights_bytes: int
+    kv_bytes: int
+    compute_bytes: int
+    load_seconds: float
+
+
+class Integrity(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to `Inspect`: `violations` is empty while every invariant of the pool holds."""
+
+    question_id: str
+    violations: tuple[str, ...]
+    running: int
+    waiting: int
+    used_cells: int
+    total_cells: int
+    sequences: tuple[str, ...]
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The engine cannot go on (a model that does not load, say); `remedy` tells the reader what to do."""
+
+    problem: str
+    remedy: str
+
+
+ToEngine = Submit | Abort | Inspect | Shutdown
+FromEngine = Ready | StepReport | Integrity | Failed
