@@ -79,8 +79,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 raise ConfigRefused(f"{name} is {text!r}", allowed=", ".join(choices))
         if self.slots + self.prefix_slots > LARGEST_SEQUENCE_COUNT:
             raise ConfigRefused(
-                f"slots ({self.slots}) and prefix_slots ({self.prefix_slots}) are {self.slots + self.prefix_slots} together",
-                allowed=f"at most {LARGEST_SEQUENCE_COUNT}",
+                f"slots is {self.slots} and prefix_slots {self.prefix_slots}",
+                allowed=f"at most {LARGEST_SEQUENCE_COUNT} together",
             )
         if self.step_tokens < self.slots:
             raise ConfigRefused(
@@ -95,7 +95,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if not Path(self.model).is_file():
             raise ConfigRefused(
                 f"there is no model file at {self.model}",
-                remedy="`labsupport models path NAME --quant Q` makes a catalogued model and prints its file.",
+                remedy="`labsupport models path NAME --quant Q` makes a model and prints its file.",
             )
         return self
 

@@ -17,8 +17,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How one sequence chooses its next token, and when it ends.
 
     `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 are off. `seed` None asks for an arbitrary
-    one; 0 is a seed like any other. `logprobs` None is off, N asks for the N most likely alternatives of every
-    token (0: only the chosen token's own).
+    one; 0 is a seed like any other. `logprobs` None is off, N asks for the N most likely alternatives of
+    every token (0: only the chosen token's own).
     """
 
     max_tokens: int
@@ -33,7 +33,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Run a prompt. `tokens` are ids of the model's vocabulary, at least one; `priority`: lower runs first."""
+    """Run a prompt: ids of the model's vocabulary, at least one. A lower `priority` runs first."""
 
     request_id: str
     tokens: tuple[int, ...]
@@ -59,7 +59,7 @@ class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
-    """One token's natural-log probability; `top` holds (token id, its bytes, log probability), likeliest first."""
+    """One token's log probability (natural); `top` holds (token id, its bytes, log probability)."""
 
     token: int
     text: bytes
@@ -85,13 +85,20 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """All that one step of the engine has to say, in one message; also the engine's heartbeat when idle."""
+    """All that one step of the engine has to say, in one message; also the engine's heartbeat when idle.
+
+    The token counts are this step's own, so that adding them up gives totals across restarts:
+    `prompt_tokens` were computed, `generated_tokens` drawn; of `prefix_query_tokens` looked up on admission,
+    `prefix_hit_tokens` were shared. `kv_used_cells` are held by running sequences; `kv_cached_cells` are kept
+    for their prefix alone and given up when room is needed.
+    """
 
     time: float
     deltas: tuple[Delta, ...] = ()
     running: int = 0
     waiting: int = 0
     kv_used_cells: int = 0
+    kv_cached_cells: int = 0
     kv_total_cells: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
@@ -116,13 +123,18 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Integrity(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The answer to `Inspect`: `violations` is empty while every invariant of the pool holds."""
+    """The answer to `Inspect`: `violations` is empty while every invariant of pool and scheduler holds.
+
+    `used_cells` are held by running sequences, so 0 when idle; `cached_cells` are kept for their prefix.
+    `sequences` names the requests, running ones first.
+    """
 
     question_id: str
     violations: tuple[str, ...]
     running: int
     waiting: int
     used_cells: int
+    cached_cells: int
     total_cells: int
     sequences: tuple[str, ...]
 

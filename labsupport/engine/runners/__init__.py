@@ -1,0 +1,1 @@
+"""Devices that execute plans: `llama` on a model file, `modeled` on nothing but arithmetic."""

@@ -1,0 +1,276 @@
+"""llama.cpp as a runner: one batch per step for all sequences, through its low-level interface.
+
+Right means: nothing reaches llama.cpp that would make it abort. It asserts, and so ends the process, on a
+batch that is too large, on logits that were not asked for and on sharing part of a sequence between
+separate caches; so the cache is unified and every plan is checked first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Before the library loads its OpenMP: waiting threads that spin take the cores from everybody else's work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import llama_cpp
+
+from labsupport.engine.config import EngineConfig
+from labsupport.engine.gguf_check import ModelDamaged, check_gguf
+from labsupport.engine.plan import CellsExhausted, Copy, Drawn, Free, Plan, RunnerLimits, Share
+from labsupport.engine.runners.threads import thread_count
+from labsupport.engine.sampling import draw
+from labsupport.engine.selection import Selection, cuda_present, select
+
+_KV_TYPES = {
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+}
+_LARGEST_DEFAULT_CONTEXT = 4096
+_LARGEST_DEFAULT_CELLS = 16384
+
+_log: deque[str] = deque(maxlen=400)
+
+
+@llama_cpp.llama_log_callback
+def _keep_log(level: int, text: bytes, _user_data: Any) -> None:
+    _log.append(text.decode(errors="replace"))
+
+
+def selection(config: EngineConfig) -> Selection:
+    """Which device this build of llama.cpp takes on this machine, and why."""
+    return select(
+        config.engine,
+        has_cuda=cuda_present(),
+        is_metal=sys.platform == "darwin" and platform.machine() == "arm64",
+        llama_offloads=bool(llama_cpp.llama_supports_gpu_offload()),
+        n_gpu_layers=config.n_gpu_layers,
+    )
+
+
+class LlamaRunner:
+    """A GGUF model on llama.cpp. Raises ModelDamaged where the model cannot be loaded."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        metadata = check_gguf(Path(config.model))
+        llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
+        _log.clear()
+        llama_cpp.llama_backend_init()
+        self._context: Any = None
+        self._model = self._load(config)
+        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
+        self.limits = self._limits(config, metadata)
+        self._context = self._open(config)
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._columns = _batch_columns(self.limits.step_tokens)
+        self._batch = _batch_of(self._columns)
+        self._lengths = [0] * self.limits.max_slots
+        self._pieces: dict[int, bytes] = {}
+        vocabulary = range(self.limits.vocabulary_size)
+        self.end_tokens = frozenset(
+            token for token in vocabulary if llama_cpp.llama_vocab_is_eog(self._vocabulary, token)
+        )
+        self.weights_bytes = int(llama_cpp.llama_model_size(self._model))
+        self.kv_bytes, self.compute_bytes = _logged_mib("KV buffer size"), _logged_mib("compute buffer size")
+        self._warm_up()
+
+    def piece(self, token: int) -> bytes:
+        """A token's bytes; none for control tokens."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._read_piece(token)
+        return piece
+
+    def step(self, plan: Plan) -> list[Drawn]:
+        """Execute a plan. Raises CellsExhausted, and RuntimeError where llama.cpp refuses the batch."""
+        for operation in plan.operations:
+            self._operate(operation)
+        if not plan.rows:
+            return []
+        self._fill(plan)
+        status = llama_cpp.llama_decode(self._context, self._batch)
+        if status == 1:
+            raise CellsExhausted
+        if status:
+            raise RuntimeError(f"llama_decode returned {status}: {''.join(list(_log)[-5:]).strip()}")
+        for row in plan.rows:
+            self._lengths[row.slot] += len(row.tokens)
+        draws = [row.draw for row in plan.rows if row.draw]
+        if not draws:
+            return []
+        logits = np.ctypeslib.as_array(
+            llama_cpp.llama_get_logits(self._context), shape=(len(draws), self.limits.vocabulary_size)
+        )
+        greedy = logits.argmax(axis=1).tolist() if len(draws) > 1 else [int(logits[0].argmax())]
+        return [
+            Drawn(best) if how.params.temperature == 0 and how.params.logprobs is None else draw(row, how)
+            for best, row, how in zip(greedy, logits, draws, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Free the model and its cache. Safe to repeat."""
+        if self._context:
+            llama_cpp.llama_free(self._context)
+            llama_cpp.llama_model_free(self._model)
+            self._context = None
+
+    # Loading
+
+    def _load(self, config: EngineConfig) -> Any:
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = 10_000 if config.n_gpu_layers < 0 else config.n_gpu_layers
+        model = llama_cpp.llama_model_load_from_file(os.fsencode(config.model), params)
+        if not model:
+            raise ModelDamaged(
+                f"llama.cpp cannot load {config.model}: {_reason()}",
+                remedy="Make or pull it again: `labsupport models path NAME --quant Q`.",
+            )
+        if llama_cpp.llama_model_has_encoder(model) or not llama_cpp.llama_model_has_decoder(model):
+            raise ModelDamaged(f"{config.model} is not a decoder-only model", allowed="a decoder-only model")
+        return model
+
+    def _limits(self, config: EngineConfig, metadata: dict[str, Any]) -> RunnerLimits:
+        trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
+        context = config.context_tokens or min(trained, _LARGEST_DEFAULT_CONTEXT)
+        keeps_every_token = not (
+            llama_cpp.llama_model_is_recurrent(self._model)
+            or llama_cpp.llama_model_is_hybrid(self._model)
+            or llama_cpp.llama_model_n_swa(self._model)
+        )
+        return RunnerLimits(
+            max_slots=config.slots + config.prefix_slots,
+            cells=config.kv_cells or max(context, min(config.slots * context, _LARGEST_DEFAULT_CELLS)),
+            context_tokens=context,
+            step_tokens=config.step_tokens,
+            vocabulary_size=int(llama_cpp.llama_vocab_n_tokens(self._vocabulary)),
+            prefix_sharing="alias" if keeps_every_token else "none",
+        )
+
+    def _open(self, config: EngineConfig) -> Any:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = self.limits.cells
+        params.n_seq_max = self.limits.max_slots
+        params.kv_unified = True
+        params.n_batch = params.n_ubatch = self.limits.step_tokens
+        params.n_threads = params.n_threads_batch = thread_count(config.threads)
+        params.type_k = params.type_v = _KV_TYPES[config.kv_type]
+        params.offload_kqv = config.n_gpu_layers != 0
+        params.no_perf = True
+        context = llama_cpp.llama_init_from_model(self._model, params)
+        if not context:
+            raise ModelDamaged(
+                f"llama.cpp cannot make a {config.kv_type} cache of {self.limits.cells} tokens for "
+                f"{config.model}: {_reason()}",
+                remedy="Ask for fewer kv_cells or a shorter context, or for kv_type f16.",
+            )
+        return context
+
+    def _warm_up(self) -> None:
+        """Run one token, so that the first request does not pay for page faults and lazy allocations."""
+        self._columns.tokens[0] = 0
+        self._columns.positions[0] = 0
+        self._columns.slots[0] = 0
+        self._columns.wants_logits[0] = 1
+        self._batch.n_tokens = 1
+        if llama_cpp.llama_decode(self._context, self._batch):
+            raise ModelDamaged(f"the model loaded but computes nothing: {_reason()}")
+        llama_cpp.llama_memory_clear(self._memory, True)
+
+    # Stepping
+
+    def _operate(self, operation: Share | Copy | Free) -> None:
+        if isinstance(operation, Free):
+            llama_cpp.llama_memory_seq_rm(self._memory, operation.slot, -1, -1)
+            self._lengths[operation.slot] = 0
+        elif isinstance(operation, Share):
+            if not 0 < operation.length <= self._lengths[operation.source] or self._lengths[operation.target]:
+                raise ValueError(f"impossible cache operation: {operation}")
+            llama_cpp.llama_memory_seq_cp(
+                self._memory, operation.source, operation.target, 0, operation.length
+            )
+            self._lengths[operation.target] = operation.length
+        else:
+            raise ValueError(f"llama.cpp shares prefixes by alias: {operation}")
+
+    def _fill(self, plan: Plan) -> None:
+        columns, place = self._columns, 0
+        columns.wants_logits[:] = 0
+        for row in plan.rows:
+            end = place + len(row.tokens)
+            if end > self.limits.step_tokens or row.start != self._lengths[row.slot]:
+                raise ValueError(
+                    f"{row} does not fit: slot has {self._lengths[row.slot]}, batch ends at {end}"
+                )
+            columns.tokens[place:end] = row.tokens
+            columns.positions[place:end] = range(row.start, row.start + len(row.tokens))
+            columns.slots[place:end] = row.slot
+            columns.wants_logits[end - 1] = row.draw is not None
+            place = end
+        self._batch.n_tokens = place
+
+    def _read_piece(self, token: int) -> bytes:
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, False)
+            if length >= 0:
+                return buffer.raw[:length]
+            size = -length
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """A batch's arrays, which a step fills without a loop over tokens. `slot_pointers` point into `slots`."""
+
+    tokens: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    slots: NDArray[np.int32]
+    slot_counts: NDArray[np.int32]
+    slot_pointers: NDArray[np.uintp]
+    wants_logits: NDArray[np.int8]
+
+
+def _batch_columns(size: int) -> _Columns:
+    slots = np.zeros(size, dtype=np.int32)
+    return _Columns(
+        tokens=np.zeros(size, dtype=np.int32),
+        positions=np.zeros(size, dtype=np.int32),
+        slots=slots,
+        slot_counts=np.ones(size, dtype=np.int32),
+        slot_pointers=(slots.ctypes.data + slots.itemsize * np.arange(size)).astype(np.uintp),
+        wants_logits=np.zeros(size, dtype=np.int8),
+    )
+
+
+def _batch_of(columns: _Columns) -> Any:
+    """A llama_batch over these arrays; it owns nothing, so it is never freed."""
+    fields = dict(llama_cpp.llama_batch._fields_)
+    return llama_cpp.llama_batch(
+        token=columns.tokens.ctypes.data_as(fields["token"]),
+        pos=columns.positions.ctypes.data_as(fields["pos"]),
+        n_seq_id=columns.slot_counts.ctypes.data_as(fields["n_seq_id"]),
+        seq_id=columns.slot_pointers.ctypes.data_as(fields["seq_id"]),
+        logits=columns.wants_logits.ctypes.data_as(fields["logits"]),
+    )
+
+
+def _reason() -> str:
+    """The first complaint in llama.cpp's log: the later ones only say that it gave up."""
+    lines = [line.strip() for line in "".join(_log).splitlines() if "error" in line or "fail" in line]
+    return lines[0] if lines else "it gives no reason (perhaps there is too little memory)"
+
+
+def _logged_mib(what: str) -> int:
+    """The bytes that llama.cpp reported in its log, summed over devices."""
+    found = [line.split("=")[1].split("MiB")[0] for line in "".join(_log).splitlines() if what in line]
+    return round(sum(float(mib) for mib in found) * 2**20)

@@ -1,0 +1,221 @@
+"""The engine process: take messages, plan, step, commit, publish.
+
+Right means: the loop below is all that happens, it never stops while there is work, it is heard from when
+there is none, and the process is gone when whoever started it is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import msgspec
+import zmq
+
+from labsupport.engine.config import EngineConfig
+from labsupport.engine.messages import (
+    Abort,
+    Delta,
+    Failed,
+    FromEngine,
+    Inspect,
+    Integrity,
+    Ready,
+    Shutdown,
+    StepReport,
+    Submit,
+    ToEngine,
+)
+from labsupport.engine.plan import CellsExhausted, Runner
+from labsupport.engine.scheduler import Scheduler
+from labsupport.engine.sequence import Sequence
+from labsupport.engine.transcript import Transcripts
+from labsupport.engine.validation import RequestRefused, refuse_impossible
+from labsupport.errors import LabsupportError
+
+HEARTBEAT_SECONDS = 0.5
+"""How often an idle engine says that it is there."""
+
+
+class Worker:
+    """Scheduler and runner at one end of a socket."""
+
+    def __init__(self, config: EngineConfig, runner: Runner, socket: zmq.Socket[bytes]) -> None:
+        self._config = config
+        self._runner = runner
+        self._socket = socket
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToEngine)
+        self._scheduler = Scheduler.for_config(config, runner)
+        self._transcripts = Transcripts(self._scheduler, runner.piece)
+        self._refusals: list[Delta] = []
+        self._serial = 0
+        self._leaving = False
+
+    def run(self) -> None:
+        """The loop. Ends with a `Shutdown`."""
+        is_idle = False
+        while not self._leaving:
+            for message in self._take(wait_seconds=HEARTBEAT_SECONDS if is_idle else 0):
+                self._handle(message)
+            plan = self._scheduler.schedule(time.monotonic())
+            try:
+                drawn = self._runner.step(plan)
+            except CellsExhausted:
+                self._refuse_crowded_out(self._scheduler.retreat(plan))
+                continue
+            progress = self._scheduler.commit(plan, drawn, time.monotonic())
+            self._publish(self._report(self._transcripts.deltas(progress)))
+            is_idle = not plan
+
+    # Messages in
+
+    def _take(self, *, wait_seconds: float) -> list[ToEngine]:
+        messages: list[ToEngine] = []
+        timeout = int(wait_seconds * 1000)
+        while self._socket.poll(timeout):
+            messages.append(self._decoder.decode(self._socket.recv()))
+            timeout = 0
+        return messages
+
+    def _handle(self, message: ToEngine) -> None:
+        match message:
+            case Submit():
+                self._submit(message)
+            case Abort(request_id=request_id):
+                if self._scheduler.finish(request_id, "abort"):
+                    self._refusals.append(Delta(request_id=request_id, finish_reason="abort"))
+                self._transcripts.forget(request_id)
+            case Inspect(question_id=question_id):
+                self._publish(self._integrity(question_id))
+            case Shutdown():
+                self._leaving = True
+
+    def _submit(self, message: Submit) -> None:
+        limits, params = self._scheduler.limits, message.params
+        self._serial += 1
+        arrival = time.monotonic() + message.priority * self._config.patience_seconds
+        try:
+            refuse_impossible(
+                message.tokens,
+                params,
+                context_tokens=limits.context_tokens,
+                vocabulary_size=limits.vocabulary_size,
+            )
+            self._scheduler.submit(
+                Sequence(
+                    request_id=message.request_id,
+                    tokens=list(message.tokens),
+                    params=params,
+                    seed=secrets.randbits(63) if params.seed is None else params.seed,
+                    order=(arrival, self._serial),
+                    key=message.key,
+                )
+            )
+        except (RequestRefused, ValueError) as error:
+            self._refusals.append(
+                Delta(request_id=message.request_id, finish_reason="error", error=str(error))
+            )
+
+    # Messages out
+
+    def _publish(self, message: FromEngine) -> None:
+        self._socket.send(msgspec.msgpack.encode(message))
+
+    def _report(self, deltas: list[Delta]) -> StepReport:
+        scheduler, pool = self._scheduler, self._scheduler.pool
+        counters, scheduler.counters = scheduler.counters, type(scheduler.counters)()
+        refusals, self._refusals = self._refusals, []
+        return StepReport(
+            time=time.monotonic(),
+            deltas=(*refusals, *deltas),
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            kv_used_cells=pool.num_used,
+            kv_cached_cells=pool.num_cached,
+            kv_total_cells=pool.num_cells,
+            prompt_tokens=counters.prompt_tokens,
+            generated_tokens=counters.generated_tokens,
+            prefix_query_tokens=counters.prefix_query_tokens,
+            prefix_hit_tokens=counters.prefix_hit_tokens,
+        )
+
+    def _integrity(self, question_id: str) -> Integrity:
+        scheduler = self._scheduler
+        return Integrity(
+            question_id=question_id,
+            violations=tuple(scheduler.check_integrity()),
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            used_cells=scheduler.pool.num_used,
+            cached_cells=scheduler.pool.num_cached,
+            total_cells=scheduler.pool.num_cells,
+            sequences=tuple(sequence.request_id for sequence in (*scheduler.running, *scheduler.waiting)),
+        )
+
+    def _refuse_crowded_out(self, sequences: list[Sequence]) -> None:
+        for sequence in sequences:
+            self._transcripts.forget(sequence.request_id)
+            self._refusals.append(
+                Delta(
+                    request_id=sequence.request_id,
+                    finish_reason="error",
+                    error="the device has no room for this request, even alone",
+                )
+            )
+
+
+def main() -> None:
+    """Start from `python -m labsupport.engine.worker ENDPOINT`, with the configuration on standard input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
+    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=EngineConfig)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
+    socket.set(zmq.SNDHWM, 0)  # a reader that pauses must not stop the engine
+    socket.set(zmq.LINGER, 1000)
+    socket.connect(sys.argv[1])
+    try:
+        runner, ready = _load(config)
+    except LabsupportError as error:
+        socket.send(msgspec.msgpack.encode(Failed(problem=error.problem, remedy=error.remedy)))
+        socket.close()
+        sys.exit(1)
+    socket.send(msgspec.msgpack.encode(ready))
+    Worker(config, runner, socket).run()
+    runner.close()
+
+
+def _load(config: EngineConfig) -> tuple[Runner, Ready]:
+    begin = time.monotonic()
+    from labsupport.engine.runners.llama import LlamaRunner, selection
+
+    chosen = selection(config.checked())
+    runner = LlamaRunner(config)
+    return runner, Ready(
+        pid=os.getpid(),
+        engine=chosen.engine,
+        device=chosen.device,
+        reason=chosen.reason,
+        context_tokens=runner.limits.context_tokens,
+        max_sequences=config.slots,
+        vocabulary_size=runner.limits.vocabulary_size,
+        weights_bytes=runner.weights_bytes,
+        kv_bytes=runner.kv_bytes,
+        compute_bytes=runner.compute_bytes,
+        load_seconds=time.monotonic() - begin,
+    )
+
+
+def _leave_with_parent() -> None:
+    """The parent holds the other end of standard input and never writes more: its end means the parent's."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
