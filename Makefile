@@ -1,0 +1,45 @@
+# Under the Endpoint: what can be made. `make lab` and `make test` are all that a reader needs.
+#
+# Everything below depends on `setup`, which makes .venv and fills it from constraints.txt. It is safe to
+# interrupt and repeat, and takes a second when there is nothing to do.
+
+# Where CPU builds of torch are, for a computer without an NVIDIA GPU whose pip configuration offers none.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+# auto (look for an NVIDIA GPU), cpu or cuda.
+ACCELERATOR ?= auto
+# Any Python from 3.11 on, used once, to make .venv. The version that the pins were tried with comes first.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$python" && break; done)
+
+BIN := $(CURDIR)/.venv/bin
+# Tools that are started by name (alembic, by nbgrader) must be this environment's own.
+export PATH := $(BIN):$(PATH)
+# JupyterLab refuses to start as root unless told so; in a container one often is.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+
+.PHONY: help setup lab test lint constraints
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
+
+setup:  ## make .venv, install the pinned packages, prepare the bundled model
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "No Python 3.11 or newer was found (python3.11, python3.12, python3.13, python3)."; \
+		echo "What to do: sudo apt-get update && sudo apt-get install -y python3 python3-venv   (Debian, Ubuntu)"; \
+		echo "            sudo dnf install -y python3.12                                        (Fedora)"; \
+		echo "            brew install python@3.12                                              (macOS)"; \
+		exit 1; fi
+	@$(PYTHON) -m labsupport.machine.setup --torch-cpu-index $(TORCH_CPU_INDEX) --accelerator $(ACCELERATOR)
+
+lab: setup  ## open the course in JupyterLab (LAB_ARGS="--no-browser --port 8888")
+	@$(BIN)/jupyter lab $(AS_ROOT) $(LAB_ARGS) lessons/00_start.ipynb
+
+test: setup  ## run every test (TEST_ARGS="tests/engine -x")
+	@status=0; $(BIN)/python -m pytest $(TEST_ARGS) || status=$$?; \
+	if [ -n "$$PYTEST_STATUS_FILE" ]; then echo $$status > "$$PYTEST_STATUS_FILE"; fi; exit $$status
+
+lint: setup  ## format and lint checks, types, and who imports whom
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+constraints:  ## for maintainers: pin what is installed in .venv now
+	@$(BIN)/python -m labsupport.machine.setup.freeze
