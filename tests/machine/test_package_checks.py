@@ -1,0 +1,126 @@
+"""Each check of what is installed is tried as it is, and with the package or pin really broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labsupport.machine import package_checks
+
+
+def broken_package(folder: Path, name: str, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a package in front of the real one, for processes that start from now on."""
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(body)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def clone(folder: Path, *, needs: list[str], pins: str) -> Path:
+    extras = "[project.optional-dependencies]\ndev = []\ngpu = []\n"
+    (folder / "pyproject.toml").write_text(f"[project]\nname = 'x'\ndependencies = {needs}\n{extras}")
+    (folder / "constraints.txt").write_text(pins)
+    return folder
+
+
+def test_a_python_outside_an_environment_is_a_note() -> None:
+    packages = os.pathsep.join(path for path in sys.path if path)
+    program = "from labsupport.machine import package_checks; print(package_checks.environment().state)"
+    surroundings = {"PATH": os.environ["PATH"], "PYTHONPATH": packages}
+
+    def state(python: str) -> str:
+        command = [python, "-c", program]
+        return subprocess.run(command, env=surroundings, capture_output=True, text=True, check=True).stdout
+
+    outside = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    assert state(str(outside)) == "note\n"
+    if sys.prefix != sys.base_prefix:
+        assert state(sys.executable) == "ok\n"
+
+
+def test_versions_that_differ_and_packages_that_are_missing_fail(tmp_path: Path) -> None:
+    has = package_checks.installed("psutil")
+    clone(tmp_path, needs=["psutil"], pins=f"psutil=={has}\n")
+    assert package_checks.versions(tmp_path).state == "ok"
+
+    clone(tmp_path, needs=["psutil", "no-such-package"], pins="psutil==0.0.1\nnever-installed==1\n")
+    finding = package_checks.versions(tmp_path)
+
+    assert finding.state == "fail"
+    assert finding.detail == f"no-such-package is missing; psutil is {has}, not 0.0.1"
+    assert "make setup" in finding.remedy
+
+
+def test_no_constraints_file_is_a_note(tmp_path: Path) -> None:
+    assert package_checks.versions(tmp_path).state == "note"
+
+
+def test_torch_passes() -> None:
+    finding = package_checks.torch()
+
+    assert finding.state == "ok"
+    assert "threads" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise ImportError('libtorch.so: cannot open')", "ImportError: libtorch.so: cannot open"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "SIGILL: built for another processor?"),
+    ],
+)
+def test_a_torch_that_cannot_be_imported_fails(
+    body: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_package(tmp_path, "torch", body, monkeypatch)
+
+    finding = package_checks.torch()
+
+    assert finding.state == "fail"
+    assert said in finding.detail
+    assert "make setup" in finding.remedy
+
+
+def test_llama_passes() -> None:
+    assert package_checks.llama().state == "ok"
+
+
+def test_a_llama_that_cannot_be_imported_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_package(tmp_path, "llama_cpp", "raise OSError('libllama.so: wrong ELF class')", monkeypatch)
+
+    finding = package_checks.llama()
+
+    assert finding.state == "fail"
+    assert "wrong ELF class" in finding.detail
+    assert "pip uninstall" in finding.remedy
+
+
+def test_a_model_that_llama_cannot_decode_fails(tmp_path: Path) -> None:
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03\0\0\0")
+
+    finding = package_checks.llama(tmp_path / "cut.gguf")
+
+    assert finding.state == "fail"
+    assert finding.remedy
+
+
+def test_a_gpu_that_torch_and_llama_do_not_see_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559, 550.54, 9.0'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    blind = "__version__ = '0'\ndef llama_supports_gpu_offload(): return False\n"
+    broken_package(tmp_path, "llama_cpp", blind, monkeypatch)
+
+    torch, llama, gpu = package_checks.torch(), package_checks.llama(), package_checks.gpu()
+
+    assert (torch.state, llama.state, gpu.state) == ("note", "note", "ok")
+    assert "ACCELERATOR=cuda" in torch.remedy
+    assert "ACCELERATOR=cuda" in llama.remedy
+    assert gpu.detail == "NVIDIA H100 80GB HBM3 (80 GiB, driver 550.54)"
