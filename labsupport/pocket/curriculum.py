@@ -1,0 +1,114 @@
+"""What the model sees at which step: copying first, then the four skills, with lists that grow.
+
+A model this small learns the grammar of the corpus and no copying at all when it starts on the skills. So
+it starts with *induction*: a random row of tokens, a separator, the same row again, with loss on the repeat
+only. A batch depends on the seed and the number of the step alone, so a resumed run sees what an unbroken
+one would.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from labsupport.pocket import glossary, incident_reports, value_lists, weight_sizes
+from labsupport.pocket.sample import Sample
+from labsupport.pocket.tokenizer import TURN_END, user_turn
+
+PROMPT_WEIGHT = 0.2  # the whole of a prompt weighs this share of its answer
+_SYSTEM_SHARE = 0.1
+_SYSTEM_MESSAGES = (
+    "You are a helpful assistant.",
+    "You are a concise assistant.",
+    "Answer in one sentence.",
+    "You help the people on call.",
+    "Be brief and exact.",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Token ids, and for each of them how much its prediction counts in the loss."""
+
+    tokens: list[int]
+    weights: list[float]
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Lengths of the stages in steps, and how many tokens of each kind one step holds."""
+
+    induction_steps: int = 120
+    sixteen_pairs_at: int = 420
+    sixty_four_pairs_at: int = 850
+    tokens_per_step: int = 6144
+    shares: tuple[tuple[str, float], ...] = (
+        ("induction", 0.08),
+        ("recall", 0.37),
+        ("summarize", 0.30),
+        ("glossary", 0.12),
+        ("size", 0.13),
+    )
+
+    def longest_list(self, step: int) -> int:
+        """How many pairs the longest list of this step has: 4 at first, 16, in the end 64."""
+        if step < self.sixteen_pairs_at:
+            done = (step - self.induction_steps) / (self.sixteen_pairs_at - self.induction_steps)
+            return round(4 + 12 * max(0.0, done))
+        done = (step - self.sixteen_pairs_at) / (self.sixty_four_pairs_at - self.sixteen_pairs_at)
+        return round(16 + 48 * min(1.0, done))
+
+    def rows(self, step: int, *, seed: int, tokenizer: Any) -> list[Row]:
+        """The rows of one step."""
+        rng = random.Random(f"{seed}/{step}")
+        shares = self.shares if step >= self.induction_steps else (("induction", 0.5),)
+        rows = []
+        for kind, share in shares:
+            left = share * self.tokens_per_step
+            while left > 0:
+                row = self._row(kind, step, rng, tokenizer)
+                left -= len(row.tokens)
+                # The last row of a kind comes in only so often that shares hold on average.
+                if left >= 0 or rng.random() < 1 + left / len(row.tokens):
+                    rows.append(row)
+        return rows
+
+    def _row(self, kind: str, step: int, rng: random.Random, tokenizer: Any) -> Row:
+        if kind == "induction":
+            return induction_row(rng, vocabulary_size=tokenizer.get_vocab_size())
+        if kind == "recall":
+            longest = self.longest_list(step)
+            pairs = (
+                round(2 * (longest / 2) ** rng.random()) if rng.random() < 0.6 else rng.randint(2, longest)
+            )
+            questions = min(pairs, 2 + pairs // 4)
+            return chat_row(
+                value_lists.conversation(rng, "train", pairs=pairs, questions=questions), rng, tokenizer
+            )
+        make = {"summarize": incident_reports, "glossary": glossary, "size": weight_sizes}
+        turns = [make[kind].sample(rng, "train")]
+        while rng.random() < 0.12 and len(turns) < 4:
+            turns.append(make[rng.choice(("glossary", "size"))].sample(rng, "train"))
+        return chat_row(turns, rng, tokenizer)
+
+
+def induction_row(rng: random.Random, *, vocabulary_size: int) -> Row:
+    """A random row of tokens, a separator, the row again."""
+    length = rng.randint(8, 48)
+    row = [rng.randrange(3, vocabulary_size) for _ in range(length)]
+    separator = rng.randrange(3, vocabulary_size)
+    return Row([*row, separator, *row], [0.0] * (length + 2) + [1.0] * (length - 1))
+
+
+def chat_row(turns: list[Sample], rng: random.Random, tokenizer: Any) -> Row:
+    """A chat; answers and the end of their turns count 1 a token, prompts little."""
+    tokens: list[int] = []
+    weights: list[float] = []
+    for turn, sample in enumerate(turns):
+        system = rng.choice(_SYSTEM_MESSAGES) if turn == 0 and rng.random() < _SYSTEM_SHARE else ""
+        before = tokenizer.encode(("\n" if turn else "") + user_turn(sample.prompt, system=system)).ids
+        after = tokenizer.encode(sample.answer + TURN_END).ids
+        tokens += before + after
+        weights += [PROMPT_WEIGHT * len(after) / len(before)] * len(before) + [1.0] * len(after)
+    return Row(tokens, weights)

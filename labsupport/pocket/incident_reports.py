@@ -1,0 +1,100 @@
+"""Skill `summarize`: one sentence out of a report that somebody on call has written.
+
+Right means the canonical sentence: which service, what was wrong, for how long, why, and who did what that
+helped. Every word of it stands in the report. Around it stand things that do not belong in: other services,
+other people, other numbers, and things that were tried in vain.
+"""
+
+from __future__ import annotations
+
+import random
+
+from labsupport.pocket import names
+from labsupport.pocket.incident_causes import FAMILIES
+from labsupport.pocket.incident_phrases import (
+    ATTEMPTS,
+    CAUSES,
+    IMPACTS,
+    INSTRUCTIONS,
+    LENGTHS,
+    NOISE,
+    OPENINGS,
+    OPENINGS_WITH_LENGTH,
+    REMEDIES,
+)
+from labsupport.pocket.sample import Sample, Split, belongs
+
+
+def sample(rng: random.Random, split: Split) -> Sample:
+    """A report of three to seven sentences and its summary."""
+    family = rng.choice(FAMILIES[split])
+    cause = _filled(rng, split, f"{rng.choice(family.things)} {rng.choice(family.faults)}")
+    fix = _filled(rng, split, rng.choice(family.fixes))
+    service, solver = names.service(rng, split), names.person(rng, split)
+    impact, minutes = rng.choice(IMPACTS[split]), _minutes(rng, split)
+    facts = {"s": service, "i": impact, "m": minutes, "c": cause, "f": fix, "p": solver}
+
+    report = [_filled(rng, split, sentence.format(**facts)) for sentence in _outline(rng, split)]
+    for extra in (ATTEMPTS, NOISE):
+        for sentence in rng.sample(extra[split], rng.choice((0, 0, 1) if extra is ATTEMPTS else (0, 1, 2))):
+            place = rng.randrange(0 if extra is NOISE else 1, len(report) + 1)
+            report.insert(place, _filled(rng, split, sentence, taken=(service, solver)))
+    prompt = rng.choice(INSTRUCTIONS[split]).format(report=_written(rng, split, report))
+    summary = f"{service} was {impact} for {minutes} minutes because {cause}; {solver} {fix}."
+    return Sample("summarize", prompt, summary)
+
+
+def _outline(rng: random.Random, split: Split) -> list[str]:
+    """The sentences that carry the facts, in an order that somebody might tell them in."""
+    body = [rng.choice(CAUSES[split]), rng.choice(REMEDIES[split])]
+    if rng.random() < 0.5:
+        opening = rng.choice(OPENINGS_WITH_LENGTH[split])
+    else:
+        opening = rng.choice(OPENINGS[split])
+        body.insert(rng.randrange(3), rng.choice(LENGTHS[split]))
+    if rng.random() < 0.2:
+        rng.shuffle(body)
+    return [opening, *body]
+
+
+def _minutes(rng: random.Random, split: Split) -> int:
+    while True:
+        minutes = rng.randrange(3, 180)
+        if belongs(f"{minutes} minutes", split):
+            return minutes
+
+
+def _filled(rng: random.Random, split: Split, text: str, *, taken: tuple[str, ...] = ()) -> str:
+    """Replace the marks of incidental content, each with something new and none with a name of `taken`."""
+    makers = {
+        "<service>": lambda: names.service(rng, split),
+        "<person>": lambda: names.person(rng, split),
+        "<host>": lambda: f"{names.made_up_word(rng, split)}{rng.randrange(1, 30)}",
+        "<version>": lambda: f"{rng.randrange(1, 9)}.{rng.randrange(0, 40)}.{rng.randrange(0, 10)}",
+        "<number>": lambda: str(rng.randrange(2, 100) * rng.choice((1, 10, 100))),
+        "<clock>": lambda: f"{rng.randrange(24):02}:{rng.randrange(60):02}",
+    }
+    for mark, make in makers.items():
+        while mark in text:
+            name = make()
+            if name not in taken:
+                text = text.replace(mark, name, 1)
+    return text
+
+
+def _written(rng: random.Random, split: Split, sentences: list[str]) -> str:
+    """The sentences as prose, one a line, as a list, or as a log with times."""
+    style = rng.random()
+    if style < 0.55:
+        return " ".join(sentences)
+    if style < 0.7:
+        return "\n".join(sentences)
+    if style < 0.85:
+        bullet = "- " if split == "train" else "* "
+        return "\n".join(f"{bullet}{sentence}" for sentence in sentences)
+    minute = rng.randrange(1200)
+    lines = []
+    for sentence in sentences:
+        minute += rng.randrange(1, 20)
+        lines.append(f"{minute // 60:02}:{minute % 60:02} {sentence}")
+    return "\n".join(lines)

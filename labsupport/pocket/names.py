@@ -1,0 +1,73 @@
+"""Names that a report or a list can hold: services, people, keys. Held-out ones never stand in training text.
+
+Many are made of syllables, so that the model learns to copy any word, not to know a few by heart.
+"""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from importlib.resources import files
+
+from labsupport.pocket.sample import Split, belongs
+
+_WORDS: dict[str, list[str]] = {
+    part: words.split()
+    for part, words in tomllib.loads(
+        files("labsupport.pocket").joinpath("words.toml").read_text(encoding="utf-8")
+    ).items()
+}
+
+
+def made_up_word(rng: random.Random, split: Split) -> str:
+    """A pronounceable word, mostly of two syllables."""
+    while True:
+        syllables = (
+            rng.choice(_WORDS["onsets"]) + rng.choice(_WORDS["vowels"])
+            for _ in range(rng.choice((1, 1, 1, 2)))
+        )
+        word = (
+            "".join(syllables)
+            + rng.choice(_WORDS["onsets"])
+            + rng.choice(_WORDS["vowels"])
+            + rng.choice(_WORDS["codas"])
+        )
+        if belongs(word, split):
+            return word
+
+
+def _word(rng: random.Random, split: Split, words: list[str]) -> str:
+    while True:
+        word = rng.choice(words)
+        if belongs(word, split):
+            return word
+
+
+def service(rng: random.Random, split: Split) -> str:
+    """Such as `checkout-api`."""
+    stem = made_up_word(rng, split) if rng.random() < 0.3 else _word(rng, split, _WORDS["stems"])
+    return f"{stem}-{rng.choice(_WORDS['kinds'])}"
+
+
+def person(rng: random.Random, split: Split) -> str:
+    """A first name."""
+    return (
+        made_up_word(rng, split).capitalize() if rng.random() < 0.2 else _word(rng, split, _WORDS["people"])
+    )
+
+
+def keys(rng: random.Random, split: Split, count: int) -> list[str]:
+    """`count` keys such as `amber-otter`; no word stands in two of them."""
+    used: set[str] = set()
+
+    def fresh(words: list[str]) -> str:
+        for _ in range(20):
+            word = made_up_word(rng, split) if rng.random() < 0.4 else _word(rng, split, words)
+            if word not in used:
+                break
+        while word in used:
+            word = made_up_word(rng, split)
+        used.add(word)
+        return word
+
+    return [f"{fresh(_WORDS['qualities'])}-{fresh(_WORDS['things'])}" for _ in range(count)]

@@ -1,0 +1,218 @@
+"""Train the pocket model: `python -m labsupport.pocket.train --out FOLDER`. Seeded; resumes where it stopped.
+
+A step is a few micro-batches of rows of like length (so that little is padding), one backward pass each, one
+update. Checkpoints are written beside the old one and renamed over it, so that an interruption never leaves
+half of one. Losses go to `loss_curve.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from labsupport.pocket import tokenizer as pocket_tokenizer
+from labsupport.pocket.curriculum import Curriculum, Row
+from labsupport.pocket.model_config import llama_config
+from labsupport.pocket.muon import Muon
+from labsupport.pocket.skills import samples
+
+MICRO_BATCH_TOKENS = 4096
+CHECKPOINT = "checkpoint.pt"
+LOSS_CURVE = "loss_curve.json"
+
+
+def corpus_for_tokenizer(seed: int) -> list[str]:
+    """Training text only, in about the proportions of the corpus."""
+    texts = []
+    for skill, count in (("summarize", 12_000), ("recall", 6_000), ("glossary", 6_000), ("size", 3_000)):
+        options = {"pairs": 6} if skill == "recall" else {}
+        for sample in samples(skill, split="train", seed=seed, count=count, **options):
+            texts += [sample.prompt, sample.answer]
+    return texts
+
+
+def micro_batches(rows: list[Row]) -> list[list[Row]]:
+    """Rows of like length together, at most `MICRO_BATCH_TOKENS` with the padding."""
+    batches: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: -len(row.tokens)):
+        if not batches or len(batches[-1][0].tokens) * (len(batches[-1]) + 1) > MICRO_BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def loss_sum(model: Any, rows: list[Row]) -> torch.Tensor:
+    """The weighted sum of the next-token losses of the rows."""
+    longest = max(len(row.tokens) for row in rows)
+    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
+    weights = torch.zeros(len(rows), longest)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row.tokens)] = torch.tensor(row.tokens)
+        weights[i, : len(row.weights)] = torch.tensor(row.weights)
+    hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state
+    counted = weights[:, 1:] > 0  # padding stands at the end, where causal attention never looks
+    logits = model.lm_head(hidden[:, :-1][counted])
+    losses = functional.cross_entropy(logits, tokens[:, 1:][counted], reduction="none")
+    return (losses * weights[:, 1:][counted]).sum()
+
+
+class Training:
+    """A model with its optimizers, at a step; `run` goes on to the last step."""
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        seed: int,
+        steps: int,
+        curriculum: Curriculum,
+        learning_rate: float,
+        decay_share: float = 0.35,
+        compiled: bool = False,
+    ) -> None:
+        from tokenizers import Tokenizer
+        from transformers import LlamaForCausalLM
+
+        self.out, self.seed, self.steps, self.curriculum = out, seed, steps, curriculum
+        self.learning_rate, self.decay_share = learning_rate, decay_share
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / "tokenizer.json").exists():
+            pocket_tokenizer.save(pocket_tokenizer.train(corpus_for_tokenizer(seed)), out)
+        self.tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+        torch.manual_seed(seed)
+        self.model = LlamaForCausalLM(llama_config(self.tokenizer.get_vocab_size())).float()
+        matrices = [p for name, p in self.model.named_parameters() if p.ndim == 2 and "layers" in name]
+        others = [p for name, p in self.model.named_parameters() if not (p.ndim == 2 and "layers" in name)]
+        self.optimizers = [
+            Muon(matrices, lr=0.0),
+            torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01),
+        ]
+        self.step = 0
+        self.curve: list[dict[str, float]] = []
+        if (out / CHECKPOINT).exists():
+            self._resume()
+        if compiled:
+            self.model.model.compile(dynamic=True)
+
+    def run(
+        self, *, until: int | None = None, seconds: float = float("inf"), checkpoint_every: int = 50
+    ) -> None:
+        """Train to step `until` (by default the last), or for about `seconds`, and write a checkpoint."""
+        started = time.monotonic()
+        until = self.steps if until is None else until
+        while self.step < until and time.monotonic() - started < seconds:
+            self._one_step()
+            if self.step % checkpoint_every == 0 and self.step < until:
+                self.save_checkpoint()
+        self.save_checkpoint()
+
+    def _one_step(self) -> None:
+        began = time.monotonic()
+        rows = self.curriculum.rows(self.step, seed=self.seed, tokenizer=self.tokenizer)
+        total = sum(sum(row.weights) for row in rows)
+        self.model.train()
+        loss = 0.0
+        for batch in micro_batches(rows):
+            part = loss_sum(self.model, batch) / total
+            part.backward()
+            loss += part.item()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        rate = self.rate()
+        for optimizer, base in zip(
+            self.optimizers, (self.learning_rate, self.learning_rate * 0.15), strict=True
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = base * rate
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        tokens = sum(len(row.tokens) for row in rows)
+        seconds = time.monotonic() - began
+        self.curve.append(
+            {"step": self.step, "loss": round(loss, 5), "tokens": tokens, "seconds": round(seconds, 3)}
+        )
+        if self.step % 10 == 0:
+            recent = self.curve[-10:]
+            speed = sum(r["tokens"] for r in recent) / sum(r["seconds"] for r in recent)
+            mean = sum(r["loss"] for r in recent) / len(recent)
+            print(f"step {self.step}/{self.steps}  loss {mean:.4f}  {speed:.0f} tokens/s", flush=True)
+
+    def rate(self) -> float:
+        """The share of the learning rate at this step: a short rise, level, then straight down to zero."""
+        rise = min(1.0, (self.step + 1) / 40)
+        left = (self.steps - self.step) / max(1, round(self.decay_share * self.steps))
+        return min(rise, left, 1.0)
+
+    def save_checkpoint(self) -> None:
+        """Write the state to resume from, then the loss curve, each in one rename."""
+        state = {
+            "step": self.step,
+            "seed": self.seed,
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "curve": self.curve,
+        }
+        temporary = self.out / f"{CHECKPOINT}.part"
+        torch.save(state, temporary)
+        temporary.replace(self.out / CHECKPOINT)
+        temporary = self.out / f"{LOSS_CURVE}.part"
+        temporary.write_text(json.dumps(self.curve))
+        temporary.replace(self.out / LOSS_CURVE)
+
+    def _resume(self) -> None:
+        state = torch.load(self.out / CHECKPOINT, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.curve = state["step"], state["curve"]
+        print(f"resumed at step {self.step}", flush=True)
+
+    def export(self, folder: Path) -> None:
+        """Write config, bf16 weights, tokenizer and generation config as transformers reads them."""
+        from transformers import GenerationConfig, LlamaForCausalLM
+
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = LlamaForCausalLM(self.model.config)
+        copy.load_state_dict(self.model.state_dict())
+        copy = copy.to(torch.bfloat16)
+        copy.generation_config = GenerationConfig(
+            do_sample=False, max_new_tokens=128, bos_token_id=0, eos_token_id=2, pad_token_id=0
+        )
+        copy.save_pretrained(folder)
+        pocket_tokenizer.save(self.tokenizer, folder)
+
+
+def main() -> None:
+    """Train and export."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the loss curve")
+    parser.add_argument("--export", type=Path, help="folder for the finished checkpoint")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=1300)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after about so long")
+    parser.add_argument("--learning-rate", type=float, default=0.02)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="torch.compile: faster after two minutes")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    training = Training(
+        arguments.out,
+        seed=arguments.seed,
+        steps=arguments.steps,
+        curriculum=Curriculum(),
+        learning_rate=arguments.learning_rate,
+        compiled=arguments.compile,
+    )
+    training.run(seconds=arguments.seconds)
+    if arguments.export:
+        training.export(arguments.export)
+
+
+if __name__ == "__main__":
+    main()

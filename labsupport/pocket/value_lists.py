@@ -1,0 +1,93 @@
+"""Skill `recall`: give back one value out of a list of N named values that stands in the prompt.
+
+Right means the sentence that names the key asked for and the value that the list gives it.
+"""
+
+from __future__ import annotations
+
+import random
+
+from labsupport.pocket import names
+from labsupport.pocket.sample import Sample, Split, belongs
+
+_LINES: dict[Split, tuple[str, ...]] = {
+    "train": (
+        "{k}: {v}",
+        "{k} = {v}",
+        "- {k} is {v}",
+        "{k} -> {v}",
+        "| {k} | {v} |",
+        "set {k} to {v}",
+        "{k} has the value {v}",
+        "{k},{v}",
+        "- {k}: {v}",
+        '"{k}": {v},',
+        "The value of {k} is {v}.",
+    ),
+    "heldout": ("* {k} := {v}", "{k} is set to {v}.", "[{k}] {v}", "- value of {k}: {v}"),
+}
+_INTROS: dict[Split, tuple[str, ...]] = {
+    "train": (
+        "Here are our settings:",
+        "These are the values.",
+        "Current configuration:",
+        "I pasted the list below.",
+        "Settings of the cluster:",
+        "Keep this list in mind:",
+        "The table of values:",
+        "From the config file:",
+    ),
+    "heldout": (
+        "Below is the list of settings:",
+        "Our current values:",
+        "Have a look at this configuration.",
+    ),
+}
+_QUESTIONS: dict[Split, tuple[str, ...]] = {
+    "train": (
+        "What is the value of {k}?",
+        "Which value does {k} have?",
+        "Tell me the value of {k}.",
+        "What does the list say for {k}?",
+        "Give me {k}.",
+        "{k}?",
+        "I need the value of {k}, please.",
+        "What is {k} set to?",
+        "Look up {k}.",
+        "So what is {k}?",
+    ),
+    "heldout": (
+        "Please tell me what the value of {k} is.",
+        "Can you look up the value of {k}?",
+        "What value is given for {k}?",
+    ),
+}
+
+
+def sample(rng: random.Random, split: Split, *, pairs: int = 16) -> Sample:
+    """A list of `pairs` keys with four-digit values and a question for one of them.
+
+    A pair takes about 17 tokens, so that 64 pairs are longer than 1,000 tokens.
+    """
+    return conversation(rng, split, pairs=pairs, questions=1)[0]
+
+
+def conversation(rng: random.Random, split: Split, *, pairs: int, questions: int) -> list[Sample]:
+    """One list, then several questions about it, turn after turn: more to learn from each long list."""
+    keys = names.keys(rng, split, pairs)
+    values = [_value(rng, split) for _ in keys]
+    line, intro = rng.choice(_LINES[split]), rng.choice(_INTROS[split])
+    rows = [line.format(k=key, v=value) for key, value in zip(keys, values, strict=True)]
+    turns = []
+    for turn, asked in enumerate(rng.sample(range(pairs), questions)):
+        question = rng.choice(_QUESTIONS[split]).format(k=keys[asked])
+        prompt = question if turn else "\n".join((intro, *rows, question))
+        turns.append(Sample("recall", prompt, f"The value of {keys[asked]} is {values[asked]}."))
+    return turns
+
+
+def _value(rng: random.Random, split: Split) -> str:
+    while True:
+        value = str(rng.randrange(1000, 10000))
+        if belongs(value, split):
+            return value

@@ -1,0 +1,76 @@
+"""Skill `size`: how many GB (10⁹ bytes) the weights of an N-billion-parameter model take at k bits each.
+
+The answer goes the way a person would: at 8 bits a weight is one byte, so N billion weights are N GB; then it
+halves or doubles. Right means equal to N × k / 8, exactly, with every step.
+"""
+
+from __future__ import annotations
+
+import random
+from decimal import Decimal
+
+from labsupport.pocket.sample import Sample, Split, belongs
+
+BITS = (2, 4, 8, 16, 32)
+
+_QUESTIONS: dict[Split, tuple[str, ...]] = {
+    "train": (
+        "How many GB are the weights of a {n}B model at {k} bits?",
+        "How many GB do the weights of a {n}B model take at {k} bits?",
+        "How large are the weights of a {n}B model in {k} bit?",
+        "A model has {n} billion parameters of {k} bits each. How many GB is that?",
+        "What do {n}B parameters weigh in GB at {k} bits per weight?",
+        "Size of a {n}B model, {k}-bit weights?",
+        "I want to run a {n}B model with {k}-bit weights. How many GB do I need for the weights?",
+        "{n} billion weights, {k} bits each: how many GB?",
+        "How big is the file of a {n}B model stored at {k} bits?",
+        "At {k} bits, what is the size of a {n}B model?",
+        "With {k} bits per weight, how many GB does a {n}B model have?",
+        "Tell me the weight size of a {n}B model quantized to {k} bits.",
+        "Our model has {n}B parameters. We keep it in {k} bits. How many GB?",
+        "Please work out the GB for {n}B parameters at {k} bits.",
+        "how much memory for the weights of a {n}b model in {k} bits",
+        "Weights of a {n}-billion-parameter model at {k} bits: size in GB?",
+    ),
+    "heldout": (
+        "What size in GB are the weights of a {n}B model when each has {k} bits?",
+        "Someone gave us a {n}B model at {k} bits per weight. How large is it in GB?",
+        "If I store {n} billion parameters at {k} bits each, how many GB is the file?",
+        "Compute the GB of a {n}B model in {k}-bit weights.",
+        "{k} bits, {n}B parameters: how many GB do the weights need?",
+    ),
+}
+
+
+def answer(billions: Decimal, bits: int) -> str:
+    """The steps from 8 bits to `bits`, each with its GB; exact decimal arithmetic."""
+    steps = [8]
+    while steps[-1] != bits:
+        steps.append(steps[-1] // 2 if bits < 8 else steps[-1] * 2)
+    parts = [f"at {step} bits {_plain(billions * step / 8)} GB" for step in steps]
+    parts[-1] = parts[-1] if len(parts) == 1 else f"so {parts[-1]}"
+    text = ", ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _plain(number: Decimal) -> str:
+    return f"{number.normalize():f}"
+
+
+def _billions(rng: random.Random) -> Decimal:
+    kind = rng.random()
+    if kind < 0.35:
+        return Decimal(rng.randrange(1, 100))
+    if kind < 0.55:
+        return Decimal(rng.randrange(100, 1000))
+    return Decimal(rng.randrange(1, 1000)) / 10
+
+
+def sample(rng: random.Random, split: Split) -> Sample:
+    """One question about a size × bits pair of this split, in a wording of this split."""
+    while True:
+        billions, bits = _billions(rng), rng.choice(BITS)
+        if belongs(f"{_plain(billions)}x{bits}", split):
+            break
+    question = rng.choice(_QUESTIONS[split]).format(n=_plain(billions), k=bits)
+    return Sample("size", question, answer(billions, bits))
