@@ -17,7 +17,7 @@ export PATH := $(BIN):$(PATH)
 # JupyterLab refuses to start as root unless told so; in a container one often is.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: help setup lab test lint constraints
+.PHONY: help setup lab test lessons labs serve grade lint constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -34,9 +34,25 @@ setup:  ## make .venv, install the pinned packages, prepare the bundled model
 lab: setup  ## open the course in JupyterLab (LAB_ARGS="--no-browser --port 8888")
 	@$(BIN)/jupyter lab $(AS_ROOT) $(LAB_ARGS) lessons/00_start.ipynb
 
+# Strict nbval compares every output of the lessons; tests/course holds what it cannot see.
+TEST_ARGS ?= tests lessons --nbval --nbval-current-env --nbval-sanitize-with tests/course/sanitize.cfg \
+	--nbval-cell-timeout 90
+
 test: setup  ## run every test (TEST_ARGS="tests/engine -x")
 	@status=0; $(BIN)/python -m pytest $(TEST_ARGS) || status=$$?; \
 	if [ -n "$$PYTEST_STATUS_FILE" ]; then echo $$status > "$$PYTEST_STATUS_FILE"; fi; exit $$status
+
+lessons: setup  ## generate and execute the lessons (NAMES="01_weights")
+	@$(BIN)/python -m labsupport.notebook.build $(NAMES)
+
+labs: setup  ## generate the student notebooks
+	@$(BIN)/python -m labsupport.grading.release write labs
+
+serve: setup  ## run the inference server (SERVE_ARGS="--port 8001 --quant q8_0")
+	@$(BIN)/labsupport serve $(SERVE_ARGS)
+
+grade: setup  ## grade what students handed in (GRADE_ARGS="lab01")
+	@$(BIN)/labsupport grade $(GRADE_ARGS)
 
 lint: setup  ## format and lint checks, types, and who imports whom
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

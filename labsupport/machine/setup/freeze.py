@@ -1,7 +1,8 @@
 """`make constraints`: write `constraints.txt` from what is installed in `.venv`, for maintainers.
 
 Right means: after `make constraints` in an environment that passes the tests, another computer installs the
-same versions. What is only needed to compile llama-cpp-python never gets into `.venv`: its pins stay as they are.
+same versions. What is only needed to compile llama-cpp-python never gets into `.venv`: its pins stay as
+they are.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def main() -> int:
 def text(frozen: list[str], *, build: dict[str, str]) -> str:
     """The constraints file for these lines of `pip freeze`.
 
-    A label such as `+cpu` is dropped: it names a build, not a version. A package that was installed from a file
-    is frozen as `name @ URL`; its version is asked of the environment.
+    A label such as `+cpu` is dropped: it names a build, not a version. A package that was installed from a
+    file is frozen as `name @ URL`; its version is asked of the environment.
     """
     pins = []
     for line in frozen:
