@@ -313,7 +313,11 @@ class EngineClient:
 
 
 def _environment() -> dict[str, str]:
-    """For the child: passive waits (see `runners.threads`) and this very package, wherever it was found."""
+    """For the child: passive waits (see `runners.threads`), and this very package, wherever it was found.
+
+    A dying llama.cpp would start a debugger to print its stack, which delays the restart by seconds.
+    """
     package_parent = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
-    return {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PYTHONPATH": path}
+    defaults = {"OMP_WAIT_POLICY": "PASSIVE", "GGML_NO_BACKTRACE": "1"}
+    return defaults | os.environ | {"PYTHONPATH": path}

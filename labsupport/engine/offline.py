@@ -108,7 +108,8 @@ def generate(
 ) -> list[Completion]:
     """Load a GGUF file, complete every prompt (token ids), and close it again.
 
-    `settings` are fields of `EngineConfig`. Raises ModelDamaged, ConfigRefused and RequestRefused.
+    `settings` are fields of `EngineConfig`. Raises a LabsupportError for a damaged model, an impossible
+    setting or an impossible prompt.
     """
     config = msgspec.structs.replace(EngineConfig(model=str(model_path)), **settings).checked()
     with OfflineEngine(config) as engine:

@@ -86,6 +86,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._sequences: dict[str, Sequence] = {}
         self._operations: list[CacheOperation] = []
+        self._is_crowded = False  # the device had less room than it said; until one ends, nobody comes in
 
     @classmethod
     def for_config(cls, config: EngineConfig, runner: Runner) -> Scheduler:
@@ -121,6 +122,7 @@ class Scheduler:
         if sequence is None:
             return None
         sequence.finish_reason = reason
+        self._is_crowded = False
         if sequence.slot is None:
             self.waiting.remove(sequence)
         else:
@@ -145,7 +147,7 @@ class Scheduler:
                 budget -= 0 if sequence.is_decoding else count
                 rows.append(self._row(sequence, count))
                 sequences.append(sequence)
-        if self.counters.preemptions == preemptions:
+        if self.counters.preemptions == preemptions and not (self._is_crowded and self.running):
             while budget and self.waiting and self._admit(self.waiting[0]):
                 sequence = self.waiting.pop(0)
                 bisect.insort(self.running, sequence, key=lambda running: running.order)
@@ -199,6 +201,7 @@ class Scheduler:
                 pass
         elif len(self.running) > 1:
             self._preempt(self.running[-1])
+            self._is_crowded = True
         elif self.running:
             return [ended for ended in [self.finish(self.running[0].request_id, "error")] if ended]
         return []
@@ -265,8 +268,8 @@ class Scheduler:
             coming = max(coming, common)
             if min(common, running.num_computed) > longest:
                 source, longest = running.slot, min(common, running.num_computed)
-        # Waiting pays when it saves more than a step, and it ends: the prompt awaited gets budget first.
-        return (None, coming) if coming - longest > self.step_tokens else (source, longest)
+        # Waiting pays when it saves a good part of a step, and it ends: the prompt awaited gets budget first.
+        return (None, coming) if coming - longest > self.step_tokens // 4 else (source, longest)
 
     def _grow(self, sequence: Sequence, count: int) -> bool:
         """Give a running sequence `count` cells, at the youngest's expense if need be.

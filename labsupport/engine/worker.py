@@ -6,6 +6,7 @@ there is none, and the process is gone when whoever started it is gone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -78,7 +79,8 @@ class Worker:
         messages: list[ToEngine] = []
         timeout = int(wait_seconds * 1000)
         while self._socket.poll(timeout):
-            messages.append(self._decoder.decode(self._socket.recv()))
+            with contextlib.suppress(msgspec.MsgspecError):  # nobody to answer, and no reason to stop for it
+                messages.append(self._decoder.decode(self._socket.recv()))
             timeout = 0
         return messages
 

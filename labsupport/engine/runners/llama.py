@@ -13,7 +13,6 @@ import platform
 import sys
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import llama_cpp
 
+from labsupport.anatomy import gguf_header
 from labsupport.engine.config import EngineConfig
-from labsupport.engine.gguf_check import ModelDamaged, check_gguf
-from labsupport.engine.plan import CellsExhausted, Copy, Drawn, Free, Plan, RunnerLimits, Share
+from labsupport.engine.plan import CellsExhausted, Copy, Drawn, Free, Plan, Row, RunnerLimits, Share
 from labsupport.engine.runners.threads import thread_count
 from labsupport.engine.sampling import draw
 from labsupport.engine.selection import Selection, cuda_present, select
+from labsupport.errors import LabsupportError
 
 _KV_TYPES = {
     "f16": llama_cpp.GGML_TYPE_F16,
@@ -58,18 +58,25 @@ def selection(config: EngineConfig) -> Selection:
     )
 
 
+class ModelRefused(LabsupportError):
+    """A whole file that llama.cpp cannot serve as asked."""
+
+
 class LlamaRunner:
-    """A GGUF model on llama.cpp. Raises ModelDamaged where the model cannot be loaded."""
+    """A GGUF model on llama.cpp.
+
+    Raises ModelFileError for a damaged file, and ModelRefused where llama.cpp does not take a whole one.
+    """
 
     def __init__(self, config: EngineConfig) -> None:
-        metadata = check_gguf(Path(config.model))
+        gguf_header.read(config.model)  # raises what llama.cpp might not survive
         llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
         _log.clear()
         llama_cpp.llama_backend_init()
         self._context: Any = None
         self._model = self._load(config)
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
-        self.limits = self._limits(config, metadata)
+        self.limits = self._limits(config)
         self._context = self._open(config)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._columns = _batch_columns(self.limits.step_tokens)
@@ -97,7 +104,8 @@ class LlamaRunner:
             self._operate(operation)
         if not plan.rows:
             return []
-        self._fill(plan)
+        self._refuse_impossible(plan.rows)
+        self._fill(plan.rows)
         status = llama_cpp.llama_decode(self._context, self._batch)
         if status == 1:
             raise CellsExhausted
@@ -131,17 +139,22 @@ class LlamaRunner:
         params.n_gpu_layers = 10_000 if config.n_gpu_layers < 0 else config.n_gpu_layers
         model = llama_cpp.llama_model_load_from_file(os.fsencode(config.model), params)
         if not model:
-            raise ModelDamaged(
+            raise ModelRefused(
                 f"llama.cpp cannot load {config.model}: {_reason()}",
                 remedy="Make or pull it again: `labsupport models path NAME --quant Q`.",
             )
         if llama_cpp.llama_model_has_encoder(model) or not llama_cpp.llama_model_has_decoder(model):
-            raise ModelDamaged(f"{config.model} is not a decoder-only model", allowed="a decoder-only model")
+            raise ModelRefused(f"{config.model} is not a decoder-only model", allowed="a decoder-only model")
         return model
 
-    def _limits(self, config: EngineConfig, metadata: dict[str, Any]) -> RunnerLimits:
+    def _limits(self, config: EngineConfig) -> RunnerLimits:
         trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
         context = config.context_tokens or min(trained, _LARGEST_DEFAULT_CONTEXT)
+        if context > trained:
+            raise ModelRefused(
+                f"context_tokens is {context}",
+                allowed=f"at most {trained}, what {config.model} was trained for",
+            )
         keeps_every_token = not (
             llama_cpp.llama_model_is_recurrent(self._model)
             or llama_cpp.llama_model_is_hybrid(self._model)
@@ -161,14 +174,15 @@ class LlamaRunner:
         params.n_ctx = self.limits.cells
         params.n_seq_max = self.limits.max_slots
         params.kv_unified = True
-        params.n_batch = params.n_ubatch = self.limits.step_tokens
+        # llama.cpp reserves one output per sequence and asserts that a batch has room for them.
+        params.n_batch = params.n_ubatch = max(self.limits.step_tokens, self.limits.max_slots)
         params.n_threads = params.n_threads_batch = thread_count(config.threads)
         params.type_k = params.type_v = _KV_TYPES[config.kv_type]
         params.offload_kqv = config.n_gpu_layers != 0
         params.no_perf = True
         context = llama_cpp.llama_init_from_model(self._model, params)
         if not context:
-            raise ModelDamaged(
+            raise ModelRefused(
                 f"llama.cpp cannot make a {config.kv_type} cache of {self.limits.cells} tokens for "
                 f"{config.model}: {_reason()}",
                 remedy="Ask for fewer kv_cells or a shorter context, or for kv_type f16.",
@@ -183,12 +197,15 @@ class LlamaRunner:
         self._columns.wants_logits[0] = 1
         self._batch.n_tokens = 1
         if llama_cpp.llama_decode(self._context, self._batch):
-            raise ModelDamaged(f"the model loaded but computes nothing: {_reason()}")
+            raise ModelRefused(f"the model loaded but computes nothing: {_reason()}")
         llama_cpp.llama_memory_clear(self._memory, True)
 
     # Stepping
 
     def _operate(self, operation: Share | Copy | Free) -> None:
+        slots = (operation.slot,) if isinstance(operation, Free) else (operation.source, operation.target)
+        if not all(0 <= slot < self.limits.max_slots for slot in slots):
+            raise ValueError(f"there are {self.limits.max_slots} slots: {operation}")
         if isinstance(operation, Free):
             llama_cpp.llama_memory_seq_rm(self._memory, operation.slot, -1, -1)
             self._lengths[operation.slot] = 0
@@ -202,15 +219,23 @@ class LlamaRunner:
         else:
             raise ValueError(f"llama.cpp shares prefixes by alias: {operation}")
 
-    def _fill(self, plan: Plan) -> None:
+    def _refuse_impossible(self, rows: tuple[Row, ...]) -> None:
+        """Refuse what llama.cpp would answer with an abort or with nonsense. (Token ids it checks itself.)"""
+        if sum(len(row.tokens) for row in rows) > self.limits.step_tokens:
+            raise ValueError(f"more than {self.limits.step_tokens} tokens in a step")
+        if len({row.slot for row in rows}) < len(rows):
+            raise ValueError("two rows of one slot in a step")
+        for row in rows:
+            if not 0 <= row.slot < self.limits.max_slots or not row.tokens:
+                raise ValueError(f"there are {self.limits.max_slots} slots, and a row is not empty: {row}")
+            if row.start != self._lengths[row.slot]:
+                raise ValueError(f"the slot holds {self._lengths[row.slot]} tokens: {row}")
+
+    def _fill(self, rows: tuple[Row, ...]) -> None:
         columns, place = self._columns, 0
         columns.wants_logits[:] = 0
-        for row in plan.rows:
+        for row in rows:
             end = place + len(row.tokens)
-            if end > self.limits.step_tokens or row.start != self._lengths[row.slot]:
-                raise ValueError(
-                    f"{row} does not fit: slot has {self._lengths[row.slot]}, batch ends at {end}"
-                )
             columns.tokens[place:end] = row.tokens
             columns.positions[place:end] = range(row.start, row.start + len(row.tokens))
             columns.slots[place:end] = row.slot

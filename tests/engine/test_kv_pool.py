@@ -1,0 +1,87 @@
+"""The pool's books: what is held, shared, kept and free, after any sequence of calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from labsupport.engine.kv_pool import KVPool
+from labsupport.engine.prefix_cache import PrefixCache, common_prefix
+
+
+def test_a_shared_prefix_takes_no_cells_and_outlives_its_source():
+    # Given a slot of 6 tokens, and a second that shares 4 of them and adds 1
+    pool = KVPool(num_cells=10, num_slots=3)
+    source, target = pool.open(), pool.open()
+    pool.append(source, 6)
+    pool.share(source, target, 4)
+    pool.append(target, 1)
+    assert (pool.num_used, pool.num_free) == (7, 3)
+    # When the source is closed, only the 2 cells that nobody else holds are free
+    pool.close(source)
+    assert (pool.num_used, pool.num_free, pool.length(target)) == (5, 5, 5)
+    pool.close(target)
+    assert (pool.num_used, pool.num_free) == (0, 10)
+    assert pool.check_integrity() == []
+
+
+def test_a_retired_slot_counts_as_available_except_for_what_a_running_one_shares():
+    pool = KVPool(num_cells=10, num_slots=3)
+    kept, running = pool.open(), pool.open()
+    pool.append(kept, 6)
+    pool.retire(kept)
+    assert (pool.num_used, pool.num_cached, pool.num_available, pool.num_free) == (0, 6, 10, 4)
+    pool.share(kept, running, 4)
+    assert (pool.num_used, pool.num_cached, pool.num_available, pool.num_free) == (4, 2, 6, 4)
+    pool.close(kept)
+    assert (pool.num_used, pool.num_cached, pool.num_free) == (4, 0, 6)
+    assert pool.check_integrity() == []
+
+
+def test_the_pool_is_never_over_committed():
+    pool = KVPool(num_cells=4, num_slots=2)
+    slot = pool.open()
+    pool.append(slot, 3)
+    with pytest.raises(MemoryError, match="2 cells wanted, 1 free"):
+        pool.append(slot, 2)
+    assert (pool.length(slot), pool.num_free) == (3, 1)
+    pool.open()
+    with pytest.raises(IndexError):
+        pool.open()
+
+
+def test_the_integrity_check_sees_each_kind_of_broken_book():
+    def broken(breakage) -> list[str]:
+        pool = KVPool(num_cells=4, num_slots=2)
+        slot = pool.open()
+        pool.append(slot, 2)
+        assert pool.check_integrity() == []
+        breakage(pool, slot)
+        return pool.check_integrity()
+
+    assert any("holders" in each for each in broken(lambda pool, slot: pool._holders.__setitem__(3, 7)))
+    assert any("free list" in each for each in broken(lambda pool, slot: pool._free_cells.pop()))
+    assert any(
+        "twice" in each for each in broken(lambda pool, slot: pool._cells[slot].append(pool._cells[slot][0]))
+    )
+    assert any("at once" in each for each in broken(lambda pool, slot: pool._free_slots.append(slot)))
+    assert any(
+        "said to be held" in each for each in broken(lambda pool, slot: setattr(pool, "_num_pinned", 3))
+    )
+
+
+def test_the_prefix_unused_longest_goes_first():
+    cache = PrefixCache()
+    for slot in (1, 2, 3):
+        cache.keep(slot, [slot])
+    cache.touch(1)
+    assert [cache.drop_oldest(sparing=2), cache.drop_oldest(), cache.drop_oldest()] == [3, 2, 1]
+    assert cache.drop_oldest() is None
+
+
+@pytest.mark.parametrize("length", range(12))
+def test_common_prefix_is_found_to_the_token(length):
+    first, second = list(range(11)), list(range(11))
+    if length < 11:
+        second[length] = -1
+    assert common_prefix(first, [*second, 5]) == min(length, 11)
+    assert common_prefix([], second) == 0
