@@ -2,8 +2,8 @@
 
 llama.cpp maps a GGUF file into memory and trusts much of it; a truncated file can end a whole process. So a
 file is read here first. Right means: every length fits inside the file, every tensor's type is known, its
-rows are whole blocks, its bytes are inside the file and no two tensors share a byte. What this cannot see is a
-changed byte inside a tensor; that takes a checksum.
+rows are whole blocks, its bytes are inside the file and no two tensors share a byte. What this cannot see
+is a changed byte inside a tensor; that takes a checksum.
 
 Layout (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian throughout:
 magic, version, number of tensors, number of metadata pairs, the pairs, the tensor entries, padding up to
