@@ -1,6 +1,6 @@
 """What a notebook imports for its page: predictions, figures, explorers and questions.
 
-    from labsupport.notebook import predict, score, figure, quiz, right, wrong
+    from labsupport.notebook import predict, score, figure, quiz
 
 Right means that a page works three ways: read without running, run from top to bottom with nobody at the
 keyboard, and used by hand, with a mouse or without. Names are loaded when they are asked for, so that this
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
         score as score,
     )
     from labsupport.notebook.questions import quiz as quiz
-    from labsupport.notebook.questions import right as right
-    from labsupport.notebook.questions import wrong as wrong
 
 _MODULE_OF = {
     "COLOURS": "palette",
@@ -50,9 +48,7 @@ _MODULE_OF = {
     "history": "predictions",
     "predict": "predictions",
     "quiz": "questions",
-    "right": "questions",
     "score": "predictions",
-    "wrong": "questions",
 }
 
 

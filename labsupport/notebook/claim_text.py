@@ -6,7 +6,6 @@ that `GiB` is not `GB`, and that code and the targets of links are not mistaken 
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,7 +39,6 @@ NUMBER = re.compile(
 )
 LINK = re.compile(r"\[(?P<text>[^\]\[]+)\]\((?P<target>[^)\s]+)\)")
 CLAIM_TARGET = re.compile(r"(?:\.\./lessons/|lessons/|\./)?CLAIMS\.md#(?P<id>[\w.-]+)$")
-PROSE_CALLS = {"quiz", "right", "wrong"}
 
 
 @dataclass(frozen=True)
@@ -123,27 +121,11 @@ def unlinked(passage: str) -> list[str]:
 
 
 def prose(source: str) -> Iterator[Passage]:
-    """The prose of a jupytext percent file: its markdown cells, and the strings of its quizzes."""
+    """The markdown cells of a jupytext percent file."""
     lines = source.splitlines()
     start, is_markdown = 0, False
     for number, line in enumerate([*lines, "# %%"]):
-        if not line.startswith("# %%"):
-            continue
-        body = lines[start:number]
-        if is_markdown:
-            yield Passage("\n".join(re.sub(r"^# ?", "", row) for row in body), start + 1)
-        else:
-            yield from _quiz_strings("\n".join(body), start)
-        start, is_markdown = number + 1, "[markdown]" in line
-
-
-def _quiz_strings(code: str, lines_before: int) -> Iterator[Passage]:
-    try:
-        tree = ast.parse(code)
-    except SyntaxError:
-        return  # the front matter, or a cell with a notebook's own syntax
-    for call in ast.walk(tree):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in PROSE_CALLS:
-            for node in [*call.args, *(keyword.value for keyword in call.keywords)]:
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    yield Passage(node.value, lines_before + node.lineno)
+        if line.startswith("# %%"):
+            if is_markdown:
+                yield Passage("\n".join(re.sub(r"^# ?", "", row) for row in lines[start:number]), start + 1)
+            start, is_markdown = number + 1, "[markdown]" in line

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from labsupport.errors import LabsupportError
 from labsupport.notebook.claim_text import claim_links, prose, quantities, unit_factor, unlinked
+from labsupport.notebook.questions import read_questions
 
 LONGEST_QUOTATION_WORDS = 25
 SOURCE_FIELDS = ("title", "publisher", "url", "read", "quotation")
@@ -66,7 +67,7 @@ class Claim:
     def is_in(self, text: str) -> bool:
         """Whether the value stands in the text: word for word, or rounded to the digits shown there."""
         if isinstance(self.value, str):
-            return self.value.casefold() in text.casefold()
+            return self.value.casefold() in " ".join(text.split()).casefold()
         return any(quantity.means(self.base_value, self.unit) for quantity in quantities(text))
 
 
@@ -194,8 +195,20 @@ def evidence_problem(claim: Claim) -> str:
     return f"the check gives {number:.10g}, the ledger says {claim.value}"
 
 
+def _passages(folder: Path, also_linking: Sequence[Path]) -> Iterator[tuple[str, str, bool]]:
+    """(where, text, whether an unlinked number in it is a fault) of all prose: lessons, labs, questions."""
+    lessons = sorted((folder / "src").glob("*.py"))
+    for path in [*lessons, *also_linking]:
+        for passage in prose(path.read_text(encoding="utf-8")):
+            yield f"{path.name}:{passage.line}", passage.text, path in lessons
+    if (folder / "questions.toml").exists():
+        for name, quiz in read_questions(folder / "questions.toml").items():
+            texts = [quiz.question, *(f"{option.text}\n\n{option.because}" for option in quiz.options)]
+            yield f"questions.toml [{name}]", "\n\n".join(texts), True
+
+
 def problems(folder: Path, *, also_linking: Sequence[Path] = ()) -> list[Problem]:
-    """Every rule of the ledger that the lessons in `folder`/src break.
+    """Every rule of the ledger that the lessons in `folder`/src and their questions break.
 
     `also_linking` are further jupytext files (the labs) whose links count as uses; their unlinked numbers are
     exercise statements and are let pass.
@@ -205,26 +218,16 @@ def problems(folder: Path, *, also_linking: Sequence[Path] = ()) -> list[Problem
         Problem(f"claims.toml [{c.id}]", what) for c in claims.values() if (what := evidence_problem(c))
     ]
     used: set[str] = set()
-    lessons = sorted((folder / "src").glob("*.py"))
-    for path in [*lessons, *also_linking]:
-        for passage in prose(path.read_text(encoding="utf-8")):
-            where = f"{path.name}:{passage.line}"
-            for text, name in claim_links(passage.text):
-                used.add(name)
-                claim = claims.get(name)
-                if claim is None:
-                    found.append(
-                        Problem(where, f"[{text}] links to {name!r}, which claims.toml does not have")
-                    )
-                elif not claim.is_in(text):
-                    found.append(
-                        Problem(where, f"[{text}] does not say {claim.shown}, the value of {name!r}")
-                    )
-            if path in lessons:
-                found += [
-                    Problem(where, f"{number!r} has a unit and no link to a claim")
-                    for number in unlinked(passage.text)
-                ]
+    for where, text, is_statement in _passages(folder, also_linking):
+        for words, name in claim_links(text):
+            used.add(name)
+            claim = claims.get(name)
+            if claim is None:
+                found.append(Problem(where, f"[{words}] links to {name!r}, which claims.toml does not have"))
+            elif not claim.is_in(words):
+                found.append(Problem(where, f"[{words}] does not say {claim.shown}, the value of {name!r}"))
+        if is_statement:
+            found += [Problem(where, f"{number!r} has a unit and no claim") for number in unlinked(text)]
     found += [
         Problem(f"claims.toml [{name}]", "no lesson uses this claim") for name in claims if name not in used
     ]

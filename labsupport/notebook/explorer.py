@@ -126,9 +126,8 @@ class Explorer:
         self._widget = widgets.VBox([heading, *knobs.values(), screen])
         return self._widget
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
-        bundle: dict[str, object] = dict(self.widget()._repr_mimebundle_())
-        picture = self.picture()._repr_mimebundle_()
-        bundle["image/png"] = picture["image/png"]
-        bundle["text/plain"] = f"Explorer: {self.title} Run this cell to move its controls."
-        return bundle
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, object], dict[str, object]]:
+        data, metadata = self.picture()._repr_mimebundle_()
+        plain = f"Explorer: {self.title} Run this cell to move its controls."
+        widget: dict[str, object] = dict(self.widget()._repr_mimebundle_())
+        return widget | {"image/png": data["image/png"], "text/plain": plain}, metadata

@@ -21,6 +21,7 @@ from labsupport.notebook.tables import Column, table_html
 
 DOTS_PER_INCH = 144
 INCHES_WIDE = 8.0
+PIXELS_WIDE = int(INCHES_WIDE * 96)  # on the page; the picture itself has more, for sharp screens
 FEWEST_ALT_WORDS = 6
 
 
@@ -36,15 +37,20 @@ class Picture:
     alt: str
     table: str
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, object], dict[str, object]]:
         encoded = base64.b64encode(self.png).decode("ascii")
-        return {"text/html": self.html(), "image/png": encoded, "text/plain": f"Figure: {self.alt}"}
+        data: dict[str, object] = {
+            "text/html": self.html(),
+            "image/png": encoded,
+            "text/plain": f"Figure: {self.alt}",
+        }
+        return data, {"image/png": {"width": PIXELS_WIDE}}
 
     def html(self) -> str:
         """The picture with its alt text, and its data folded away below it."""
         encoded = base64.b64encode(self.png).decode("ascii")
         return (
-            f'<img style="max-width: 100%;" alt="{html.escape(self.alt)}"'
+            f'<img style="width: min({PIXELS_WIDE}px, 100%);" alt="{html.escape(self.alt)}"'
             f' src="data:image/png;base64,{encoded}">'
             f"<details><summary>The data of this figure as a table</summary>{self.table}</details>"
         )

@@ -48,6 +48,7 @@ def explore_model_bytes(memories: Mapping[str, float], *, start_billions: float 
         axes.bar_label(bars, labels, padding=4, fontsize=10)
         axes.axvline(size / 1e9, color=COLOURS["black"], linewidth=1, linestyle="--")
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,g}")
         axes.set_xlim(0.1, 40 * max(gigabytes))
         axes.set_xlabel("GB (10⁹ bytes, logarithmic)")
         axes.set_title(f"{billions:.3g} billion parameters, {kind}, {overhead:.0f}% overhead")

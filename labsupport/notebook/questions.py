@@ -1,15 +1,18 @@
 """Check yourself: a question whose every option says why it is right or wrong.
 
 Each option is a disclosure (`<details>`), so a question works by keyboard (Tab to an option, Enter or Space
-to choose it), with a screen reader, and without a running kernel. Right means that a wrong choice teaches as
-much as the right one: an option without a reason is refused.
+to choose it), with a screen reader, and without a running kernel. The questions stand in `questions.toml`
+beside the lessons, so that a cell does not show the answer above its question. Right means that a wrong
+choice teaches as much as the right one: an option without a reason is refused.
 """
 
 from __future__ import annotations
 
 import html
 import re
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 from labsupport.errors import LabsupportError
 
@@ -27,16 +30,6 @@ class Option:
     text: str
     is_right: bool
     because: str
-
-
-def right(text: str, *, because: str) -> Option:
-    """A right answer, and why it is right."""
-    return Option(text, True, because)
-
-
-def wrong(text: str, *, because: str) -> Option:
-    """A plausible wrong answer, and what its mistake is."""
-    return Option(text, False, because)
 
 
 def marked_up(text: str) -> str:
@@ -60,7 +53,7 @@ class Quiz:
             raise QuizError(f"the options {texts}", allowed="at least two options, all different")
         if sum(option.is_right for option in self.options) != 1:
             raise QuizError(
-                f"no single right option among {texts}", allowed="exactly one option made with right(…)"
+                f"no single right option among {texts}", allowed="exactly one option with right = true"
             )
         for option in self.options:
             if len(option.because.split()) < FEWEST_REASON_WORDS:
@@ -92,6 +85,37 @@ class Quiz:
         return "\n".join([self.question, *(f"  - {option.text}" for option in self.options)])
 
 
-def quiz(question: str, *options: Option) -> Quiz:
-    """A question to show as the last value of a cell. Raises `QuizError` if an option is unexplained."""
-    return Quiz(question, options)
+def read_questions(path: Path) -> dict[str, Quiz]:
+    """Every question of a `questions.toml`, by name. Raises `QuizError` for one that would not teach."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise QuizError(
+            f"the questions in {path} cannot be read: {error}",
+            remedy="open the notebook where it lies, in the folder `lessons`",
+        ) from error
+    found = {}
+    for name, table in tables.items():
+        try:
+            options = tuple(
+                Option(str(option["text"]), bool(option.get("right", False)), str(option["because"]))
+                for option in table["options"]
+            )
+            found[name] = Quiz(str(table["question"]), options)
+        except (KeyError, TypeError) as error:
+            raise QuizError(
+                f"question {name!r} in {path} lacks {error}",
+                allowed="question, and options with text, because, and right = true for one of them",
+            ) from error
+    return found
+
+
+def quiz(name: str, *, folder: Path | None = None) -> Quiz:
+    """The question of that name, to show as the last value of a cell.
+
+    It is read from `questions.toml` in `folder`, by default the one the notebook runs in.
+    """
+    questions = read_questions((folder or Path.cwd()) / "questions.toml")
+    if name not in questions:
+        raise QuizError(f"there is no question {name!r}", allowed=", ".join(questions))
+    return questions[name]

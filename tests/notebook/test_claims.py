@@ -67,7 +67,17 @@ LESSON = """# ---
 
 # %%
 print("9 GB")
-quiz("How long?", right("two", because="It has [16 bits](CLAIMS.md#bf16-bits)."))
+"""
+QUESTIONS = """
+[length]
+question = "How long is a number?"
+[[length.options]]
+text = "two"
+right = true
+because = "It has [16 bits](CLAIMS.md#bf16-bits), that is two bytes."
+[[length.options]]
+text = "sixteen"
+because = "Sixteen is the number of bits."
 """
 
 
@@ -76,9 +86,10 @@ def course(tmp_path):
     """A folder with one ledger and one lesson, without any problem."""
     (tmp_path / "src").mkdir()
 
-    def write(ledger=LEDGER, lesson=LESSON):
+    def write(ledger=LEDGER, lesson=LESSON, questions=QUESTIONS):
         (tmp_path / "claims.toml").write_text(ledger)
         (tmp_path / "src" / "00_lesson.py").write_text(lesson)
+        (tmp_path / "questions.toml").write_text(questions)
         return tmp_path
 
     return write
@@ -131,9 +142,11 @@ def test_a_value_in_another_unit_is_found(course):
     assert "[16 bytes] does not say 16 bits" in only_problem(course(lesson=lesson))
 
 
-def test_a_value_that_differs_in_a_quiz_is_found(course):
-    lesson = LESSON.replace("has [16 bits]", "has [8 bits]")
-    assert "[8 bits] does not say 16 bits" in only_problem(course(lesson=lesson))
+def test_a_value_that_differs_in_a_question_is_found(course):
+    questions = QUESTIONS.replace("[16 bits]", "[8 bits]")
+    assert only_problem(course(questions=questions)).startswith(
+        "questions.toml [length]: [8 bits] does not say"
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,12 +166,12 @@ def test_a_value_that_differs_in_a_quiz_is_found(course):
 )
 def test_an_unlinked_number_with_a_unit_is_found(course, statement):
     lesson = LESSON.replace("See [the docs]", f"It takes {statement} more. [the docs]")
-    assert "has a unit and no link to a claim" in only_problem(course(lesson=lesson))
+    assert "has a unit and no claim" in only_problem(course(lesson=lesson))
 
 
-def test_an_unlinked_number_in_a_quiz_is_found(course):
-    lesson = LESSON.replace("It has [16 bits]", "It has 16 bits, or [16 bits]")
-    assert "'16 bits' has a unit" in only_problem(course(lesson=lesson))
+def test_an_unlinked_number_in_a_question_is_found(course):
+    questions = QUESTIONS.replace('text = "sixteen"', 'text = "16 bytes"')
+    assert "'16 bytes' has a unit and no claim" in only_problem(course(questions=questions))
 
 
 @pytest.mark.parametrize(
@@ -244,11 +257,10 @@ def test_a_rounded_number_means_the_same_and_a_wrong_one_does_not(text, value, u
     assert quantities(text)[0].means(value, unit) is same
 
 
-def test_prose_is_the_markdown_and_the_quizzes():
-    passages = [passage.text for passage in prose(LESSON)]
-    assert len(passages) == 4
-    assert passages[0].startswith("# A lesson\n\n**Time:**")
-    assert set(passages[1:]) == {"How long?", "two", "It has [16 bits](CLAIMS.md#bf16-bits)."}
+def test_prose_is_the_markdown_and_nothing_else():
+    (passage,) = prose(LESSON)
+    assert passage.text.startswith("# A lesson\n\n**Time:**")
+    assert "9 GB" not in passage.text
 
 
 def test_the_page_has_a_heading_per_claim_with_its_proof(course):

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from labsupport.errors import LabsupportError
 from labsupport.notebook.answer_time import answer_seconds, explore_answer_time
 from labsupport.notebook.explorer import MOST_CONTROLS, Choice, Explorer, ExplorerError, Slider
+from labsupport.notebook.figures import PIXELS_WIDE
 from labsupport.notebook.model_bytes import explore_model_bytes, weight_bytes
 from labsupport.notebook.one_weight import answer_probabilities, changed_weight, explore_one_weight
 
@@ -60,9 +61,10 @@ def test_every_control_redraws_the_figure_and_its_words(explorer):
 
 @pytest.mark.parametrize("explorer", explorers(), ids=lambda explorer: explorer.title)
 def test_a_page_that_nobody_runs_shows_the_first_figure(explorer):
-    bundle = explorer._repr_mimebundle_()
+    bundle, metadata = explorer._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"} <= set(bundle)
     assert explorer.title in bundle["text/plain"]
+    assert metadata["image/png"]["width"] == PIXELS_WIDE
 
 
 def test_a_fourth_control_is_refused():

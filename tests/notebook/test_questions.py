@@ -6,10 +6,30 @@ from html.parser import HTMLParser
 
 import pytest
 
-from labsupport.notebook.questions import QuizError, quiz, right, wrong
+from labsupport.notebook.questions import QuizError, marked_up, quiz
 
-GOOD = right("2 bytes", because="Sixteen bits are two bytes of eight.")
-BAD = wrong("16 bytes", because="Sixteen is the number of bits, not bytes.")
+GOOD = """
+[length]
+question = "How long is `x<y`?"
+[[length.options]]
+text = "2 bytes"
+right = true
+because = "Sixteen bits are two bytes of eight."
+[[length.options]]
+text = "16 bytes"
+because = "Sixteen is the number of bits, not bytes."
+"""
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """The question `length` of a file with this text."""
+
+    def ask(text=GOOD, name="length"):
+        (tmp_path / "questions.toml").write_text(text)
+        return quiz(name, folder=tmp_path)
+
+    return ask
 
 
 class Tags(HTMLParser):
@@ -27,43 +47,54 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_every_option_is_a_disclosure_that_the_keyboard_opens():
-    page = quiz("How long?", GOOD, BAD).html()
+def test_every_option_is_a_disclosure_that_the_keyboard_opens(asked):
     tags = Tags()
-    tags.feed(page)
+    tags.feed(asked().html())
     assert tags.seen.count("details") == tags.seen.count("summary") == 2
     assert "script" not in tags.seen
     assert not tags.open
 
 
-def test_the_page_tells_right_from_wrong_and_why_only_inside_the_options():
-    page = quiz("How long?", GOOD, BAD).html()
-    before_first_option = page.split("<details")[0]
-    assert "Right" not in before_first_option
+def test_the_page_tells_right_from_wrong_and_why_only_inside_the_options(asked):
+    page = asked().html()
+    assert "Right" not in page.split("<details")[0]
     assert "✓ Right.</strong> Sixteen bits are two bytes of eight." in page
     assert "✗ No.</strong> Sixteen is the number of bits" in page
 
 
-def test_the_text_of_a_saved_page_does_not_give_the_answer_away():
-    assert quiz("How long?", GOOD, BAD).plain() == "How long?\n  - 2 bytes\n  - 16 bytes"
+def test_the_text_of_a_saved_page_does_not_give_the_answer_away(asked):
+    assert asked().plain() == "How long is `x<y`?\n  - 2 bytes\n  - 16 bytes"
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("old", "new", "told"),
     [
-        (GOOD,),
-        (GOOD, GOOD),
-        (BAD, wrong("1 byte", because="That would be eight bits only.")),
-        (GOOD, right("also", because="Because it is right as well, really.")),
-        (GOOD, wrong("no reason", because="")),
-        (right("no reason", because="It just is."), BAD),
+        ("right = true\n", "", "no single right option"),
+        ('because = "Sixteen is', 'right = true\nbecause = "Sixteen is', "no single right option"),
+        ("16 bytes", "2 bytes", "all different"),
+        ("Sixteen is the number of bits, not bytes.", "", "says because=''"),
+        ("Sixteen bits are two bytes of eight.", "It just is.", "says because="),
+        ('text = "16 bytes"\n', "", "lacks 'text'"),
+        ("question =", "ask =", "lacks 'question'"),
+        ("[length]", "[length", "cannot be read"),
     ],
 )
-def test_a_question_that_would_not_teach_is_refused(options):
-    with pytest.raises(QuizError):
-        quiz("How long?", *options)
+def test_a_question_that_would_not_teach_is_refused(asked, old, new, told):
+    with pytest.raises(QuizError) as caught:
+        asked(GOOD.replace(old, new, 1))
+    assert told in str(caught.value)
+
+
+def test_a_name_that_is_not_there_is_told_with_those_that_are(asked):
+    with pytest.raises(QuizError, match=r"no question 'lenght'\nAllowed: length"):
+        asked(name="lenght")
+
+
+def test_a_notebook_in_the_wrong_folder_is_told_where_to_open_it(tmp_path):
+    with pytest.raises(QuizError, match="in the folder `lessons`"):
+        quiz("length", folder=tmp_path)
 
 
 def test_code_emphasis_and_links_are_marked_up_and_markup_is_escaped():
-    page = quiz("Is `x<y` *strict*? [16](CLAIMS.md#bits)", GOOD, BAD).html()
-    assert '<code>x&lt;y</code> <em>strict</em>? <a href="CLAIMS.md#bits">16</a>' in page
+    page = marked_up("Is `x<y` *strict*? [16](CLAIMS.md#bits)")
+    assert page == 'Is <code>x&lt;y</code> <em>strict</em>? <a href="CLAIMS.md#bits">16</a>'
