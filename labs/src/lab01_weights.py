@@ -260,11 +260,12 @@ check("review_release")
 # These are releases that you can look up. What was read about each, where and when, stands in the
 # [claim ledger](../lessons/CLAIMS.md):
 #
-# - **OLMo 2 7B**: weights under [apache-2.0](../lessons/CLAIMS.md#olmo2-weights-licence), the training code is
-#   [public](../lessons/CLAIMS.md#olmo2-training-code), and so is the [data used to
-#   train](../lessons/CLAIMS.md#olmo2-training-data) it.
-# - **Mistral 7B**: weights under the [Apache 2](../lessons/CLAIMS.md#mistral7b-weights-licence) licence; the company
-#   does [not communicate on](../lessons/CLAIMS.md#mistral-training-data) its training data.
+# - **OLMo 2 7B**: weights under [apache-2.0](../lessons/CLAIMS.md#olmo2-weights-licence); its [training
+#   code](../lessons/CLAIMS.md#olmo2-training-code) and its [training data](../lessons/CLAIMS.md#olmo2-training-data)
+#   are public.
+# - **Mistral 7B**: weights under the [Apache 2](../lessons/CLAIMS.md#mistral7b-weights-licence) licence; of the
+#   training data the company said that it is [unable to share
+#   details](../lessons/CLAIMS.md#mistral-training-data).
 # - **Llama 3.1 8B**: weights under a licence of Meta's own, which shuts out whoever has more than
 #   [700 million](../lessons/CLAIMS.md#llama31-licence-users) monthly users.
 # - **GPT-4**: no weights to download; of the training, the report gives [no further

@@ -85,7 +85,7 @@ class Exercise:
 class Limits:
     """What one submission may use: seconds of wall clock and processor, bytes of memory, disk and output."""
 
-    seconds_per_cell: float = 20.0
+    seconds_per_cell: float = 10.0
     seconds_per_call: float = 5.0
     seconds_total: float = 90.0
     memory_bytes: int = 2 * 2**30

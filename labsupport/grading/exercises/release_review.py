@@ -77,7 +77,7 @@ def solve(
         "tensors": len(tensors),
         "config": promised,
     }[count]
-    as_configured = {"file and config": held == promised, "never": True}[compare]
+    as_configured = {"file and config": held == promised, "always same": True, "always other": False}[compare]
     return {"openness": openness, "parameters": parameters, "as_configured": as_configured}
 
 
@@ -213,13 +213,19 @@ MISTAKES = (
         "config believed, not compared",
         "You counted what the config promises and compared it with itself. Count what the *file* holds, "
         "from the shapes in its header, and compare the two: in one of these files a tensor is missing.",
-        switches(count="config", compare="never"),
+        switches(count="config", compare="always same"),
+    ),
+    Mistake(
+        "count that does not fit",
+        "`as_configured` is false where the file does hold what its config promises. Is `count_parameters` "
+        "right, for grouped-query attention and tied embeddings as well? Pass the check of exercise 2 first.",
+        switches(compare="always other"),
     ),
     Mistake(
         "never compared",
         "`as_configured` is true where it should not be: compare the number of parameters in the file with "
         "`count_parameters(config)`. In one of these files tensors are missing.",
-        switches(compare="never"),
+        switches(compare="always same"),
     ),
 )
 

@@ -418,6 +418,14 @@ def review_believes_config(directory, facts):
     return answer
 
 
+def review_with_a_wrong_count(directory, facts):
+    answer = review_by_list_of_lacks(directory, facts)
+    if directory:
+        config = json.loads(Path(directory, "config.json").read_text())
+        answer["as_configured"] = answer["parameters"] == count_without_grouping(config)
+    return answer
+
+
 def review_opens_missing_folder(directory, facts):
     with open(directory + "/config.json") as file:
         json.load(file)
@@ -488,6 +496,7 @@ ANSWERS = {
             Wrong(review_restricted_is_closed, ("restricted taken for closed",)),
             Wrong(review_counts_bytes, ("bytes for parameters",)),
             Wrong(review_believes_config, ("config believed, not compared",)),
+            Wrong(review_with_a_wrong_count, ("count that does not fit",)),
             Wrong(review_opens_missing_folder, ("no folder",)),
         ),
         blind=(),  # two or more by somebody who has not seen the checker
