@@ -17,7 +17,7 @@ export PATH := $(BIN):$(PATH)
 # JupyterLab refuses to start as root unless told so; in a container one often is.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: help setup lab test lessons labs serve grade lint constraints
+.PHONY: help setup lab test lessons labs serve grade conda lint constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -53,6 +53,14 @@ serve: setup  ## run the inference server (SERVE_ARGS="--port 8001 --quant q8_0"
 
 grade: setup  ## grade what students handed in (GRADE_ARGS="lab01")
 	@$(BIN)/labsupport grade $(GRADE_ARGS)
+
+# conda runs pip by itself: what `setup` would choose is handed to it in variables that pip and CMake read.
+conda:  ## the same environment for conda users
+	@index=$(TORCH_CPU_INDEX); \
+	if $(PYTHON) -c 'import sys; from labsupport.machine.setup.torch_build import has_nvidia_gpu as gpu; \
+		sys.exit(not gpu())' || [ "$$(uname)" = Darwin ]; then index=; fi; \
+	flags="$$($(PYTHON) -c 'from labsupport.machine.setup.llama_wheel import cmake_arguments as a; print(a(cuda=False))')"; \
+	CMAKE_ARGS="$$flags $$CMAKE_ARGS" PIP_EXTRA_INDEX_URL="$$index" conda env create -f environment.yml
 
 lint: setup  ## format and lint checks, types, and who imports whom
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -19,8 +19,8 @@ HEADER = """\
 # The version of everything that gets installed. Written by `make constraints`; what to install stands in
 # pyproject.toml. The CUDA build of torch brings CUDA packages whose versions it pins itself.
 """
-BUILD_HEADER = "# Needed to compile llama-cpp-python and not installed:\n"
-BUILD_ONLY = ("cmake", "ninja", "scikit-build-core")
+KEPT_HEADER = "# Not in every environment: what compiles llama-cpp-python, and what a GPU adds.\n"
+KEPT = ("cmake", "ninja", "nvidia-ml-py", "scikit-build-core")
 
 
 def main() -> int:
@@ -38,11 +38,11 @@ def main() -> int:
         "labsupport",
     ]
     frozen = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    path.write_text(text(frozen, build={name: before[name] for name in BUILD_ONLY}))
+    path.write_text(text(frozen, kept={name: before[name] for name in KEPT}))
     return 0
 
 
-def text(frozen: list[str], *, build: dict[str, str]) -> str:
+def text(frozen: list[str], *, kept: dict[str, str]) -> str:
     """The constraints file for these lines of `pip freeze`.
 
     A label such as `+cpu` is dropped: it names a build, not a version. A package that was installed from a
@@ -54,7 +54,7 @@ def text(frozen: list[str], *, build: dict[str, str]) -> str:
         version = metadata.version(name) if "://" in rest else rest
         pins.append(f"{name}=={re.sub(r'[+].*', '', version)}\n")
     lines = sorted(pins, key=lambda pin: normal(pin.split("==")[0]))
-    return "".join([HEADER, *lines, BUILD_HEADER, *(f"{name}=={build[name]}\n" for name in BUILD_ONLY)])
+    return "".join([HEADER, *lines, KEPT_HEADER, *(f"{name}=={version}\n" for name, version in kept.items())])
 
 
 if __name__ == "__main__":
