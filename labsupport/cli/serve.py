@@ -1,0 +1,64 @@
+"""`labsupport serve`: run the inference server until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from labsupport.errors import LabsupportError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; each is a field of `labsupport.server.run.Settings`."""
+    import os
+
+    parser.add_argument(
+        "--model",
+        default=os.environ.get("LABSUPPORT_MODEL", "pocket"),
+        help="a name from `labsupport models list`, or a GGUF file (default: $LABSUPPORT_MODEL, or pocket)",
+    )
+    parser.add_argument("--quant", default="q4_k_m", help="bf16, f16, q8_0, q4_k_m or q2_k (default: q4_k_m)")
+    parser.add_argument(
+        "--engine", choices=("auto", "llama"), default="auto", help="auto takes the best this machine has"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="other than loopback only with --api-key-file")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes any free port (default: 8000)")
+    parser.add_argument(
+        "--api-key-file", type=Path, help="one key a line; then all routes but health need one"
+    )
+    parser.add_argument("--slots", type=int, default=16, help="sequences that run at once (default: 16)")
+    parser.add_argument(
+        "--context",
+        type=int,
+        default=0,
+        help="longest prompt and answer, in tokens (default: the model's own)",
+    )
+    parser.add_argument(
+        "--kv-type", choices=("f16", "q8_0", "q4_0"), default="f16", help="number format of the KV cache"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads of the engine (default: by the machine)"
+    )
+    parser.add_argument(
+        "--gpu-layers", type=int, default=-1, help="layers on a GPU, where there is one (default: all)"
+    )
+    parser.add_argument(
+        "--max-waiting", type=int, default=64, help="sequences that may wait for a slot; more are refused"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the engine's invariants at /debug/engine")
+    parser.add_argument(
+        "--stop-with-stdin",
+        action="store_true",
+        help="stop when standard input ends, for programs that start this",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve. Raises LabsupportError, which ends the command with status 1."""
+    if arguments.max_waiting < 0:
+        raise LabsupportError(f"--max-waiting is {arguments.max_waiting}", allowed="0 or more")
+    from labsupport.server.run import Settings
+    from labsupport.server.run import run as serve
+
+    options = {name: value for name, value in vars(arguments).items() if name != "command"}
+    return serve(Settings(**options))

@@ -1,0 +1,197 @@
+"""The routes: OpenAI's, tokenization, health and metrics.
+
+Right means: a request is wholly checked before its answer begins; an answer that began ends with its last
+chunk or with an error event; and no route hangs because the engine is loading, busy or gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from labsupport.server import errors
+from labsupport.server.answers import (
+    AnswerFormat,
+    ChatCompletion,
+    ChatFormat,
+    CompletionFormat,
+    TextCompletion,
+)
+from labsupport.server.auth import BearerAuth
+from labsupport.server.chat_template import ChatTemplate
+from labsupport.server.engine_link import EngineLink
+from labsupport.server.errors import ApiError
+from labsupport.server.generation import Generator, Job, collect, stream
+from labsupport.server.limits import Admission, BodyLimit
+from labsupport.server.metrics import Metrics
+from labsupport.server.prompts import Prompts, completion_tokens
+from labsupport.server.protocol import ChatRequest, CompletionRequest, TokenizeRequest
+from labsupport.server.streaming import ClientGone, EventStream, unless_disconnected
+from labsupport.server.tokenizer import Tokenizer
+
+LARGEST_BODY_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What the application serves and within which limits.
+
+    name: the model's id in requests and in `/v1/models`.
+    most_sequences: running and waiting together; more are answered 429.
+    keys: none means that no key is asked.
+    debug: adds `/debug/engine`, which reports the engine's invariants.
+    """
+
+    name: str
+    quantization: str
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    engine: EngineLink
+    most_sequences: int
+    keys: tuple[str, ...] = ()
+    debug: bool = False
+
+
+def build(served: Served) -> FastAPI:
+    """The application. Its lifespan starts the engine and stops it."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        served.engine.begin()
+        try:
+            yield
+        finally:
+            await served.engine.end()
+
+    app = FastAPI(title="Under the Endpoint: inference server", lifespan=lifespan)
+    errors.install(app)
+    app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)
+    app.add_middleware(BearerAuth, keys=served.keys)
+    metrics = Metrics(served.name, served.engine)
+    _add_openai_routes(app, served, Generator(Admission(served.most_sequences), metrics))
+    _add_operations(app, served, metrics)
+    return app
+
+
+def _add_openai_routes(app: FastAPI, served: Served, generator: Generator) -> None:
+    prompts = Prompts(served.tokenizer, served.template)
+    created = int(time.time())
+
+    def refuse_unknown(model: str) -> None:
+        if model != served.name:
+            raise ApiError(
+                404,
+                f"There is no model {model!r} here; this server has {served.name!r}.",
+                param="model",
+                code="model_not_found",
+            )
+
+    def card() -> dict[str, Any]:
+        return {
+            "id": served.name,
+            "object": "model",
+            "created": created,
+            "owned_by": "labsupport",
+            "quantization": served.quantization,
+            "max_model_len": served.engine.context_tokens,
+        }
+
+    async def answer(
+        request: Request, asked: ChatRequest | CompletionRequest, form: AnswerFormat
+    ) -> Response:
+        """What both generating routes do once they know how their answer is written."""
+        refuse_unknown(asked.model)
+        engine = served.engine.require()
+        context_tokens = engine.info.context_tokens
+        encoded = await asyncio.to_thread(prompts.of, asked, context_tokens=context_tokens)
+        limits = completion_tokens(asked, encoded, context_tokens=context_tokens)
+        job = Job(
+            id=uuid.uuid4().hex,
+            sequences=[
+                (tokens, asked.sampling(max_tokens=limit, choice=choice))
+                for tokens, limit in zip(encoded, limits, strict=True)
+                for choice in range(asked.choices_per_prompt)
+            ],
+            choices_per_prompt=asked.choices_per_prompt,
+            key=getattr(request.state, "key_name", ""),
+        )
+        deltas = generator.run(job, engine)
+        try:
+            if not asked.stream:
+                body = await unless_disconnected(request.receive, collect(deltas, job, form))
+                return Response(body, media_type="application/json")
+            events = stream(deltas, job, form, include_usage=asked.include_usage)
+            # The first event is awaited here, so that a refusal still gets its HTTP status.
+            first = await unless_disconnected(request.receive, anext(events))
+            return EventStream(first, events)
+        except ClientGone:
+            return Response(status_code=499)  # nobody reads it; nginx's number for this in access logs
+
+    @app.post("/v1/chat/completions", response_model=ChatCompletion)
+    async def chat(request: Request, asked: ChatRequest) -> Response:
+        form = ChatFormat(served.name, with_logprobs=bool(asked.logprobs), include_usage=asked.include_usage)
+        return await answer(request, asked, form)
+
+    @app.post("/v1/completions", response_model=TextCompletion)
+    async def complete(request: Request, asked: CompletionRequest) -> Response:
+        form = CompletionFormat(
+            served.name, with_logprobs=asked.logprobs is not None, include_usage=asked.include_usage
+        )
+        return await answer(request, asked, form)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [card()]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        refuse_unknown(name)
+        return card()
+
+    @app.post("/tokenize")
+    async def tokenize(asked: TokenizeRequest) -> dict[str, Any]:
+        """Token ids of a prompt or a conversation, as the generating routes would run them."""
+        if asked.model is not None:
+            refuse_unknown(asked.model)
+        tokens = await asyncio.to_thread(prompts.of_tokenize, asked)
+        spelled = [served.tokenizer.piece(token).decode("utf-8", "replace") for token in tokens]
+        return {
+            "count": len(tokens),
+            "max_model_len": served.engine.context_tokens,
+            "tokens": tokens,
+            "token_strs": spelled if asked.return_token_strs else None,
+        }
+
+
+def _add_operations(app: FastAPI, served: Served, metrics: Metrics) -> None:
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        """200 as long as this process answers: restart it when it does not."""
+        return {"status": "alive"}
+
+    @app.get("/health/ready")
+    async def ready() -> JSONResponse:
+        """200 while the engine can take requests: send traffic elsewhere when it cannot."""
+        is_ready = served.engine.ready
+        return JSONResponse({"status": served.engine.status}, status_code=200 if is_ready else 503)
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    if served.debug:
+
+        @app.get("/debug/engine")
+        async def inspect() -> dict[str, Any]:
+            """The engine's process id and the invariants of its pool and queue."""
+            engine = served.engine.require()
+            return {"pid": engine.info.pid, **msgspec.to_builtins(await engine.inspect())}

@@ -1,0 +1,140 @@
+"""One HTTP request's sequences, run together in the engine and counted.
+
+Right means: every sequence that was submitted ends or is aborted, whichever way the request ends, and its
+place in the queue is given back exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+from labsupport.engine.client import EngineClient
+from labsupport.engine.messages import Delta, SamplingParams
+from labsupport.errors import LabsupportError
+from labsupport.server.answers import AnswerFormat, Collected, usage_of
+from labsupport.server.errors import ApiError, from_engine
+from labsupport.server.limits import Admission
+from labsupport.server.metrics import Metrics
+from labsupport.server.streaming import DONE, event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one request asks of the engine: sequences in the order of its choices, n to a prompt."""
+
+    id: str
+    sequences: Sequence[tuple[list[int], SamplingParams]]
+    choices_per_prompt: int
+    key: str
+
+
+class Generator:
+    """Runs jobs, within the admission limit, and measures them."""
+
+    def __init__(self, admission: Admission, metrics: Metrics) -> None:
+        self._admission = admission
+        self._metrics = metrics
+
+    async def run(self, job: Job, engine: EngineClient) -> AsyncGenerator[tuple[int, Delta], None]:
+        """Deltas of all sequences as they come, each with its choice's index.
+
+        Raises ApiError: 400 or 429 before anything runs, 503 when the engine fails meanwhile.
+        """
+        for tokens, params in job.sequences:
+            engine.check(tokens, params)
+        with self._admission.admit(len(job.sequences)):
+            watches = [self._metrics.watch(len(tokens)) for tokens, _ in job.sequences]
+            reason = "abort"
+            streams = [
+                engine.generate(tokens, params, request_id=f"{job.id}-{index}", key=job.key)
+                for index, (tokens, params) in enumerate(job.sequences)
+            ]
+            try:
+                async with contextlib.aclosing(_merged(streams)) as merged:
+                    async for index, delta in merged:
+                        watches[index].saw(delta)
+                        if delta.finish_reason in ("error", "abort"):
+                            raise ApiError(
+                                503,
+                                f"The engine gave up: {delta.error or 'the request was aborted'}.",
+                                code="engine_error",
+                                retry_after_seconds=1,
+                            )
+                        yield index, delta
+            except LabsupportError as error:
+                reason = "error"
+                raise from_engine(error) from error
+            finally:
+                for watch in watches:
+                    watch.end(reason)
+
+
+async def collect(deltas: AsyncGenerator[tuple[int, Delta], None], job: Job, form: AnswerFormat) -> bytes:
+    """The whole answer as JSON, once every choice has ended."""
+    sequences = [Collected(len(tokens)) for tokens, _ in job.sequences]
+    async with contextlib.aclosing(deltas):
+        async for index, delta in deltas:
+            sequences[index].add(delta)
+    usage = usage_of(sequences, choices_per_prompt=job.choices_per_prompt)
+    return form.whole(sequences, usage).model_dump_json().encode()
+
+
+async def stream(
+    deltas: AsyncGenerator[tuple[int, Delta], None], job: Job, form: AnswerFormat, *, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """The answer as server-sent events; a failure after the first becomes an event of its own and the end."""
+    sequences = [Collected(len(tokens)) for tokens, _ in job.sequences]
+    is_open = False
+    async with contextlib.aclosing(deltas):
+        try:
+            async for index, delta in deltas:
+                sequence = sequences[index]
+                if sequence.num_tokens == 0 and (opening := form.opening(index)):
+                    yield event(opening)
+                    is_open = True
+                if delta.text or delta.logprobs or delta.finish_reason:
+                    yield event(form.chunk(index, delta, offset=sequence.spelled_characters))
+                    is_open = True
+                sequence.add(delta)
+        except ApiError as error:
+            if not is_open:
+                raise
+            yield event(error.body)
+            return
+    if include_usage:
+        yield event(form.usage_chunk(usage_of(sequences, choices_per_prompt=job.choices_per_prompt)))
+    yield DONE
+
+
+async def _merged(streams: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[tuple[int, Delta], None]:
+    """Several streams as one, in order of arrival. Closing it closes them all; one's failure ends all."""
+    arrived: asyncio.Queue[tuple[int, Delta] | Exception | None] = asyncio.Queue()
+
+    async def pump(index: int, stream: AsyncGenerator[Delta, None]) -> None:
+        try:
+            async with contextlib.aclosing(stream):
+                async for delta in stream:
+                    arrived.put_nowait((index, delta))
+        except Exception as error:
+            arrived.put_nowait(error)
+        else:
+            arrived.put_nowait(None)
+
+    pumps = [asyncio.create_task(pump(index, stream)) for index, stream in enumerate(streams)]
+    try:
+        open_streams = len(streams)
+        while open_streams:
+            item = await arrived.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                open_streams -= 1
+            else:
+                yield item
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)

@@ -1,0 +1,217 @@
+"""`labsupport.serve(...)`: a real server for the length of a `with` block.
+
+Right means: inside the block the server answers; after it, or when this process dies in any way, the server
+and its engine are gone; and a server that does not come up says why, in its own last words.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+
+from labsupport.errors import LabsupportError
+from labsupport.server.run import GRACE_SECONDS, LISTENING, served_name
+
+if TYPE_CHECKING:
+    import openai
+
+PROGRESS_EVERY_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+
+
+class ServerFailed(LabsupportError):
+    """The server did not come up, or ended while it was needed."""
+
+
+def serve(
+    model: str | None = None,
+    quant: str = "q4_k_m",
+    *,
+    timeout_seconds: float = 300.0,
+    progress: bool = True,
+    **options: Any,
+) -> Server:
+    """A server in a process of its own, on a free port of this computer; use it in a `with` block.
+
+    model: a catalogue name or a GGUF file; None takes `LABSUPPORT_MODEL`, or pocket.
+    timeout_seconds: how long to wait until it is ready.
+    progress: say on standard error, every ten seconds, what is waited for.
+    options: those of `labsupport serve`, with underscores: `slots=4`, `context=1024`, `kv_type="q8_0"`,
+        `api_key="…"`, `debug=True`.
+
+    Raises ServerFailed, with the server's own last lines, when it does not come up; LabsupportError for an
+    unknown model.
+    """
+    return Server(
+        model or os.environ.get("LABSUPPORT_MODEL", "pocket"),
+        quant,
+        timeout_seconds=timeout_seconds,
+        progress=progress,
+        options=options,
+    )
+
+
+class Server:
+    """A running server. `url` has no trailing slash and no `/v1`; `model` is the name to ask for."""
+
+    url: str
+
+    def __init__(
+        self, model: str, quant: str, *, timeout_seconds: float, progress: bool, options: dict[str, Any]
+    ) -> None:
+        self.model = served_name(model)
+        self._timeout_seconds = timeout_seconds
+        self._progress = progress
+        self._api_key: str | None = options.pop("api_key", None)
+        self._arguments = ["--model", model, "--quant", quant, "--port", "0", *_as_arguments(options)]
+        self._folder = tempfile.TemporaryDirectory(prefix="labsupport-server-")
+        self._log = Path(self._folder.name) / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the HTTP server; the engine is a child of it."""
+        if self._process is None:
+            raise ServerFailed("the server is not running", remedy="use it inside its `with` block")
+        return self._process.pid
+
+    def openai(self, **options: Any) -> openai.OpenAI:
+        """The official client, pointed here. It does not retry by itself, so that a refusal is seen."""
+        import openai
+
+        defaults: dict[str, Any] = {
+            "base_url": f"{self.url}/v1",
+            "api_key": self._api_key or "no-key-needed",
+            "max_retries": 0,
+        }
+        return openai.OpenAI(**(defaults | options))
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample at `/metrics`, by name; labels other than the model's name follow in braces."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        samples = {}
+        for family in text_string_to_metric_families(self.get("/metrics").text):
+            for sample in family.samples:
+                labels = ",".join(
+                    f'{label}="{value}"'
+                    for label, value in sorted(sample.labels.items())
+                    if label != "model_name"
+                )
+                samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+        return samples
+
+    def get(self, path: str) -> httpx.Response:
+        """A GET of one route, with the key if there is one."""
+        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        return httpx.get(self.url + path, headers=headers, timeout=10)
+
+    def log_tail(self, lines: int = 12) -> str:
+        """The last lines of what the server printed."""
+        try:
+            with self._log.open(encoding="utf-8", errors="replace") as log:
+                return "".join(collections.deque(log, maxlen=lines)).rstrip()
+        except FileNotFoundError:
+            return ""
+
+    def stop(self) -> None:
+        """End the server: politely, then not. Safe to repeat."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(GRACE_SECONDS + 5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdin:
+                process.stdin.close()
+        self._folder.cleanup()
+
+    def _start(self) -> None:
+        arguments = [*self._arguments, "--stop-with-stdin"]
+        if self._api_key:
+            key_file = Path(self._folder.name) / "keys"
+            key_file.touch(mode=0o600)
+            key_file.write_text(self._api_key, encoding="utf-8")
+            arguments += ["--api-key-file", str(key_file)]
+        package_parent = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "labsupport", "serve", *arguments],
+                # We hold the other end and never write: however this process ends, the pipe ends with it.
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONPATH": path},
+            )
+
+    def _wait_until_ready(self) -> None:
+        begin = time.monotonic()
+        next_word = begin + PROGRESS_EVERY_SECONDS
+        while not self._is_ready():
+            if self._process is None or self._process.poll() is not None:
+                status = self._process.returncode if self._process else None
+                raise ServerFailed(
+                    f"the server ended with status {status} before it was ready. {self._last_words()}"
+                )
+            now = time.monotonic()
+            if now - begin > self._timeout_seconds:
+                raise ServerFailed(
+                    f"the server was not ready after {self._timeout_seconds:g} s. {self._last_words()}",
+                    remedy="give it longer with timeout_seconds=…, or choose a smaller model",
+                )
+            if self._progress and now > next_word:
+                next_word += PROGRESS_EVERY_SECONDS
+                print(f"waiting for {self.model}: {now - begin:.0f} s. {self.log_tail(1)}", file=sys.stderr)
+            time.sleep(_POLL_SECONDS)
+
+    def _last_words(self) -> str:
+        return f"Its last lines:\n{self.log_tail()}"
+
+    def _is_ready(self) -> bool:
+        if not hasattr(self, "url"):
+            _, found, url = self.log_tail(1000).partition(LISTENING)
+            if not found or "\n" not in url:
+                return False
+            self.url = url.split()[0]
+        try:
+            return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def _as_arguments(options: dict[str, Any]) -> list[str]:
+    """slots=4, debug=True → --slots 4 --debug"""
+    arguments = []
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            arguments.append(flag)
+        elif value is not False and value is not None:
+            arguments += [flag, str(value)]
+    return arguments

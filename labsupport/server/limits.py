@@ -1,0 +1,79 @@
+"""How much one request may weigh, and how many may wait, however many or hostile the clients are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from labsupport.server.errors import ApiError, bad_request
+
+
+class Admission:
+    """A count of the sequences in hand, running and waiting together, and the most that there may be.
+
+    What is over the limit is refused at once with 429 and Retry-After: a queue without a bound turns overload
+    into time-outs for everybody.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+
+    @contextmanager
+    def admit(self, sequences: int) -> Iterator[None]:
+        """Hold `sequences` places for the block. Raises ApiError: 400 if never possible, 429 if not now."""
+        if sequences > self.limit:
+            raise bad_request(
+                f"{sequences} sequences (n × prompts) asked in one request; the limit here is {self.limit}.",
+                param="n",
+                code="too_many_sequences",
+            )
+        if self.taken + sequences > self.limit:
+            raise ApiError(
+                429,
+                f"The queue is full: {self.taken} of {self.limit} sequences in hand, {sequences} more asked.",
+                code="queue_full",
+                retry_after_seconds=1,
+            )
+        self.taken += sequences
+        try:
+            yield
+        finally:
+            self.taken -= sequences
+
+
+class BodyLimit:
+    """ASGI middleware: 413 to a body over `limit_bytes`, declared or chunked, without reading it whole."""
+
+    def __init__(self, app: ASGIApp, *, limit_bytes: int) -> None:
+        self.app = app
+        self.limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdigit() and int(declared) > self.limit_bytes:
+            message = f"The request body has {declared} bytes; this server reads at most {self.limit_bytes}."
+            refusal = ApiError(413, message, code="body_too_large")
+            # The unread body would be taken for the next request on this connection.
+            close = {"Connection": "close"}
+            await JSONResponse(refusal.body, status_code=413, headers=close)(scope, receive, send)
+            return
+        read_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal read_bytes
+            message = await receive()
+            read_bytes += len(message.get("body", b""))
+            if read_bytes > self.limit_bytes:
+                raise HTTPException(413)
+            return message
+
+        await self.app(scope, counted, send)
