@@ -80,10 +80,10 @@ class EngineClient:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: zmq.asyncio.Socket | None = None
         self._heard = 0.0
-        self._requests: dict[str, asyncio.Queue[Delta | LabsupportError]] = {}
+        self._requests: dict[str, asyncio.Queue[Delta | EngineDied]] = {}
         self._questions: dict[str, asyncio.Future[Integrity]] = {}
         self._supervisor: asyncio.Task[None] | None = None
-        self._failure: LabsupportError | None = None
+        self._failure = "the engine is not running"
 
     @classmethod
     async def start(cls, config: EngineConfig) -> EngineClient:
@@ -129,7 +129,7 @@ class EngineClient:
         priority: int = 0,
         key: str = "",
     ) -> AsyncGenerator[Delta, None]:
-        """Run a prompt and yield its deltas; the last one has `finish_reason`.
+        """Run a prompt and yield its deltas; the last one has `finish_reason`. Use a `request_id` only once.
 
         Closing or cancelling the iteration aborts the request in the engine (a loop that may be left early
         belongs into `contextlib.aclosing`). Raises RequestRefused before anything runs, EngineDied when the
@@ -139,8 +139,8 @@ class EngineClient:
         if request_id in self._requests:
             raise RequestRefused(f"a request named {request_id!r} is already running")
         if self._socket is None:
-            raise self._failure or EngineDied("the engine is not running")
-        inbox: asyncio.Queue[Delta | LabsupportError] = asyncio.Queue()
+            raise self._down()
+        inbox: asyncio.Queue[Delta | EngineDied] = asyncio.Queue()
         self._requests[request_id] = inbox
         is_over = False
         try:
@@ -149,7 +149,7 @@ class EngineClient:
             )
             while not is_over:
                 news = await inbox.get()
-                if isinstance(news, LabsupportError):
+                if isinstance(news, EngineDied):
                     is_over = True
                     raise news
                 if news.finish_reason == "error":
@@ -165,7 +165,7 @@ class EngineClient:
     async def inspect(self, *, timeout_seconds: float = 10.0) -> Integrity:
         """Ask the engine for its invariants and its queue. Raises EngineDied."""
         if self._socket is None:
-            raise self._failure or EngineDied("the engine is not running")
+            raise self._down()
         question_id = uuid.uuid4().hex
         answer: asyncio.Future[Integrity] = asyncio.get_running_loop().create_future()
         self._questions[question_id] = answer
@@ -186,7 +186,8 @@ class EngineClient:
             self._supervisor = None
         self._send(Shutdown())
         await self._end_process(_LEAVE_SECONDS)
-        self._fail_everything(EngineDied("the engine was closed"))
+        self._failure = "the engine was closed"
+        self._fail_everything()
         self._context.destroy(linger=0)
 
     # The process
@@ -215,7 +216,6 @@ class EngineClient:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self.info, self._socket, self._heard = message, socket, time.monotonic()
-        self._failure = None
 
     async def _first_word(self, socket: zmq.asyncio.Socket) -> Ready:
         while not await socket.poll(_POLL_MILLISECONDS):
@@ -237,20 +237,16 @@ class EngineClient:
         """Read what the engine says; when it dies, fail its requests and start it again, for ever."""
         while True:
             await self._read_until_death()
-            died = EngineDied(
-                f"the engine process ended ({self._death()}) while the request ran",
-                remedy="Ask again: the engine is being restarted.",
-            )
+            self._failure = f"the engine process ended ({self._death()})"
             await self._end_process(0)
-            self._failure = died
-            self._fail_everything(died)
+            self._fail_everything()
             pause_seconds = 0.1
             while self._socket is None:
                 try:
                     await self._spawn()
                 except (EngineFailed, OSError) as error:
                     await self._end_process(0)
-                    self._failure = EngineDied(f"the engine died and does not start again: {error}")
+                    self._failure = f"the engine died and does not start again: {error}"
                     await asyncio.sleep(pause_seconds)
                     pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
             self.restarts += 1
@@ -299,12 +295,15 @@ class EngineClient:
             return f"signal {signal.Signals(-status).name}"
         return f"exit status {status}"
 
-    def _fail_everything(self, error: LabsupportError) -> None:
+    def _down(self) -> EngineDied:
+        return EngineDied(self._failure, remedy="Ask again in a moment: the engine is being restarted.")
+
+    def _fail_everything(self) -> None:
         for inbox in self._requests.values():
-            inbox.put_nowait(error)
+            inbox.put_nowait(self._down())
         for answer in self._questions.values():
             if not answer.done():
-                answer.set_exception(error)
+                answer.set_exception(self._down())
 
     def _send(self, message: ToEngine) -> None:
         if self._socket is not None:

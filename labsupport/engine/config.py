@@ -38,8 +38,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     prefix_slots: how many finished sequences are kept for their prefix; 0 switches prefix sharing off.
     patience_seconds: a request of priority p queues as if it had arrived p times this much later, so a higher
         number waits longer but never for ever.
-    threads: CPU threads; 0 takes one per physical core, at most 8, and leaves one core to the HTTP process
-        where there are more than two.
+    threads: CPU threads; 0 takes one per physical core but one, at most 8: that core is for everybody else.
     n_gpu_layers: layers to put on a GPU; -1 is all of them where the build has one, 0 none.
     """
 

@@ -23,6 +23,7 @@ from labsupport.engine.messages import (
     Abort,
     Delta,
     Failed,
+    FinishReason,
     FromEngine,
     Inspect,
     Integrity,
@@ -53,7 +54,7 @@ class Worker:
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToEngine)
         self._scheduler = Scheduler.for_config(config, runner)
         self._transcripts = Transcripts(self._scheduler, runner.piece)
-        self._refusals: list[Delta] = []
+        self._endings: list[Delta] = []  # of requests that ended outside a step: refused or aborted
         self._serial = 0
         self._leaving = False
 
@@ -67,7 +68,8 @@ class Worker:
             try:
                 drawn = self._runner.step(plan)
             except CellsExhausted:
-                self._refuse_crowded_out(self._scheduler.retreat(plan))
+                for sequence in self._scheduler.retreat(plan):
+                    self._end(sequence.request_id, "error", "the device has no room for this, even alone")
                 continue
             progress = self._scheduler.commit(plan, drawn, time.monotonic())
             self._publish(self._report(self._transcripts.deltas(progress)))
@@ -90,8 +92,7 @@ class Worker:
                 self._submit(message)
             case Abort(request_id=request_id):
                 if self._scheduler.finish(request_id, "abort"):
-                    self._refusals.append(Delta(request_id=request_id, finish_reason="abort"))
-                self._transcripts.forget(request_id)
+                    self._end(request_id, "abort")
             case Inspect(question_id=question_id):
                 self._publish(self._integrity(question_id))
             case Shutdown():
@@ -119,9 +120,7 @@ class Worker:
                 )
             )
         except (RequestRefused, ValueError) as error:
-            self._refusals.append(
-                Delta(request_id=message.request_id, finish_reason="error", error=str(error))
-            )
+            self._end(message.request_id, "error", str(error))
 
     # Messages out
 
@@ -131,10 +130,10 @@ class Worker:
     def _report(self, deltas: list[Delta]) -> StepReport:
         scheduler, pool = self._scheduler, self._scheduler.pool
         counters, scheduler.counters = scheduler.counters, type(scheduler.counters)()
-        refusals, self._refusals = self._refusals, []
+        endings, self._endings = self._endings, []
         return StepReport(
             time=time.monotonic(),
-            deltas=(*refusals, *deltas),
+            deltas=(*endings, *deltas),
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
             kv_used_cells=pool.num_used,
@@ -159,16 +158,10 @@ class Worker:
             sequences=tuple(sequence.request_id for sequence in (*scheduler.running, *scheduler.waiting)),
         )
 
-    def _refuse_crowded_out(self, sequences: list[Sequence]) -> None:
-        for sequence in sequences:
-            self._transcripts.forget(sequence.request_id)
-            self._refusals.append(
-                Delta(
-                    request_id=sequence.request_id,
-                    finish_reason="error",
-                    error="the device has no room for this request, even alone",
-                )
-            )
+    def _end(self, request_id: str, reason: FinishReason, error: str = "") -> None:
+        """Say with the next report that a request has ended without a step."""
+        self._transcripts.forget(request_id)
+        self._endings.append(Delta(request_id=request_id, finish_reason=reason, error=error))
 
 
 def main() -> None:

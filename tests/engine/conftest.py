@@ -6,10 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tiny_gguf import write_random, write_reciting
-
-RECITED = "ab 🙂cd!\n"
-"""What the reciting model says, round and round: an emoji of four tokens among letters."""
+from tiny_gguf import RECITED, write_random, write_reciting
 
 
 @pytest.fixture(scope="session")

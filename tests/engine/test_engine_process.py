@@ -13,7 +13,7 @@ from contextlib import aclosing
 
 import psutil
 import pytest
-from conftest import RECITED
+from tiny_gguf import RECITED
 
 from labsupport.engine import client as client_module
 from labsupport.engine import offline
@@ -71,7 +71,7 @@ def test_a_stream_put_together_is_what_the_offline_engine_says(tiny_model):
         assert [delta.finish_reason for delta in stream] == [None] * 39 + ["length"]
 
     (expected,) = offline.generate(tiny_model, [list(b"hello")], GREEDY)
-    with_engine(EngineConfig(model=str(tiny_model)), use)
+    with_engine(EngineConfig(threads=1, model=str(tiny_model)), use)
 
 
 def test_concurrent_requests_never_mix_and_their_counts_add_up(reciting_model):
@@ -89,7 +89,7 @@ def test_concurrent_requests_never_mix_and_their_counts_add_up(reciting_model):
             assert text_of(stream) == rounds[:40].decode(errors="replace")
             assert {delta.request_id for delta in stream} == {str(index)}
 
-    with_engine(EngineConfig(model=str(reciting_model), slots=8), use)
+    with_engine(EngineConfig(threads=1, model=str(reciting_model), slots=8), use)
 
 
 def test_a_killed_engine_fails_its_requests_and_comes_back_by_itself(tiny_model):
@@ -112,7 +112,7 @@ def test_a_killed_engine_fails_its_requests_and_comes_back_by_itself(tiny_model)
         assert (client.restarts, client.info.pid == first_pid) == (1, False)
         assert len(await deltas(client, b"y")) == 40
 
-    with_engine(EngineConfig(model=str(tiny_model), slots=4), use)
+    with_engine(EngineConfig(threads=1, model=str(tiny_model), slots=4), use)
 
 
 def test_a_native_abort_is_a_clear_error_and_a_restart(tiny_model):
@@ -124,7 +124,7 @@ def test_a_native_abort_is_a_clear_error_and_a_restart(tiny_model):
             await task
         await until(lambda: client.ready)
 
-    with_engine(EngineConfig(model=str(tiny_model)), use)
+    with_engine(EngineConfig(threads=1, model=str(tiny_model)), use)
 
 
 def test_an_engine_whose_model_vanished_says_so_until_it_is_back(tiny_model, tmp_path):
@@ -142,7 +142,7 @@ def test_an_engine_whose_model_vanished_says_so_until_it_is_back(tiny_model, tmp
         await until(lambda: client.ready)
         assert len(await deltas(client, b"y")) == 40
 
-    with_engine(EngineConfig(model=str(model)), use)
+    with_engine(EngineConfig(threads=1, model=str(model)), use)
 
 
 @pytest.mark.parametrize("prompt", [b"short", b"long " * 90])
@@ -168,7 +168,7 @@ def test_leaving_a_stream_frees_what_it_held(tiny_model, prompt):
         await until_empty(client)
         assert client._requests == {}
 
-    with_engine(EngineConfig(model=str(tiny_model), slots=4, step_tokens=16), use)
+    with_engine(EngineConfig(threads=1, model=str(tiny_model), slots=4, step_tokens=16), use)
 
 
 def test_three_hundred_random_cancels_leave_nothing_behind(tiny_model):
@@ -186,7 +186,7 @@ def test_three_hundred_random_cancels_leave_nothing_behind(tiny_model):
         await until_empty(client)
         assert engine.memory_info().rss - before < 8 * 2**20
 
-    with_engine(EngineConfig(model=str(tiny_model)), use)
+    with_engine(EngineConfig(threads=1, model=str(tiny_model)), use)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_poisoned_request_that_reaches_the_engine_harms_nobody_else(tiny_model
         assert text_of(await neighbour) == expected
         assert client.restarts == 0
 
-    with_engine(EngineConfig(model=str(tiny_model)), use)
+    with_engine(EngineConfig(threads=1, model=str(tiny_model)), use)
 
 
 def test_a_name_in_use_is_refused_and_the_first_goes_on(tiny_model):
@@ -250,7 +250,7 @@ def test_a_name_in_use_is_refused_and_the_first_goes_on(tiny_model):
             await deltas(client, b"y", name="same")
         assert len(await first) == 40
 
-    with_engine(EngineConfig(model=str(tiny_model)), use)
+    with_engine(EngineConfig(threads=1, model=str(tiny_model)), use)
 
 
 def test_an_engine_that_hangs_is_not_ready_until_it_is_heard_again(tiny_model, monkeypatch):
@@ -265,7 +265,7 @@ def test_an_engine_that_hangs_is_not_ready_until_it_is_heard_again(tiny_model, m
         os.kill(client.info.pid, signal.SIGCONT)
         await until(lambda: client.ready)
 
-    with_engine(EngineConfig(model=str(tiny_model)), use)
+    with_engine(EngineConfig(threads=1, model=str(tiny_model)), use)
 
 
 def test_the_engine_leaves_with_its_parent_however_that_ends(tiny_model):
@@ -290,7 +290,7 @@ def test_the_engine_leaves_with_its_parent_however_that_ends(tiny_model):
 
 def test_a_closed_client_leaves_no_process_and_ends_its_requests(tiny_model):
     async def main() -> None:
-        client = await EngineClient.start(EngineConfig(model=str(tiny_model)))
+        client = await EngineClient.start(EngineConfig(threads=1, model=str(tiny_model)))
         engine = psutil.Process(client.info.pid)
         task = asyncio.create_task(deltas(client, b"x", ENDLESS))
         await until(lambda: client.last_report is not None and client.last_report.running > 0)
@@ -307,7 +307,7 @@ def test_an_engine_that_cannot_start_says_why(tiny_model, tmp_path):
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(tiny_model.read_bytes()[:-100])
     with pytest.raises(EngineFailed, match="truncated"):
-        asyncio.run(EngineClient.start(EngineConfig(model=str(cut))))
+        asyncio.run(EngineClient.start(EngineConfig(threads=1, model=str(cut))))
 
 
 def test_a_process_that_dies_while_loading_is_reported(tiny_model, monkeypatch):
@@ -320,4 +320,4 @@ def test_a_process_that_dies_while_loading_is_reported(tiny_model, monkeypatch):
         lambda _command, **settings: real([sys.executable, "-c", killer], **settings),
     )
     with pytest.raises(EngineFailed, match=r"SIGABRT.*while it loaded"):
-        asyncio.run(EngineClient.start(EngineConfig(model=str(tiny_model))))
+        asyncio.run(EngineClient.start(EngineConfig(threads=1, model=str(tiny_model))))

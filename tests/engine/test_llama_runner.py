@@ -5,8 +5,7 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
-from conftest import RECITED
-from tiny_gguf import END, KV_ELEMENTS_PER_TOKEN
+from tiny_gguf import END, KV_ELEMENTS_PER_TOKEN, RECITED
 
 from labsupport.engine import offline
 from labsupport.engine.config import ConfigRefused, EngineConfig
@@ -32,7 +31,9 @@ def row(slot: int, start: int, tokens: list[int], *, draws: bool = True) -> Row:
 
 @pytest.fixture
 def runner(tiny_model):
-    runner = LlamaRunner(EngineConfig(model=str(tiny_model), kv_cells=512, slots=4, prefix_slots=2))
+    runner = LlamaRunner(
+        EngineConfig(threads=1, model=str(tiny_model), kv_cells=512, slots=4, prefix_slots=2)
+    )
     yield runner
     runner.close()
 
@@ -68,7 +69,9 @@ def assert_same_where_clear(first: list[Completion], second: list[Completion], m
 
 @pytest.mark.parametrize(("model", "clear_share"), [("tiny_model", 0.9), ("quantized_model", 0.4)])
 def test_sixteen_at_once_say_what_each_says_alone_where_the_margin_is_clear(model, clear_share, request):
-    with OfflineEngine(EngineConfig(model=str(request.getfixturevalue(model)), prefix_slots=0)) as engine:
+    with OfflineEngine(
+        EngineConfig(threads=1, model=str(request.getfixturevalue(model)), prefix_slots=0)
+    ) as engine:
         # Given how far the logits move with the company, measured on other prompts
         margin = measured_margin(engine)
         # When sixteen run one by one and at once
@@ -83,7 +86,7 @@ def test_a_shared_prefix_changes_nothing_but_the_work(tiny_model):
     shared = [[*b"the very same beginning of a prompt, " * 8, index] for index in range(8)]
     texts = []
     for prefix_slots in (0, 8):
-        config = EngineConfig(model=str(tiny_model), prefix_slots=prefix_slots, step_tokens=74)
+        config = EngineConfig(threads=1, model=str(tiny_model), prefix_slots=prefix_slots, step_tokens=74)
         with OfflineEngine(config) as engine:
             texts.append(engine.generate(shared, WATCHED))
             assert engine.scheduler.check_integrity() == []
@@ -95,7 +98,7 @@ def test_a_shared_prefix_changes_nothing_but_the_work(tiny_model):
 
 def test_preempted_sequences_say_the_same(tiny_model):
     def run(**levers):
-        config = EngineConfig(model=str(tiny_model), context_tokens=128, prefix_slots=0, **levers)
+        config = EngineConfig(threads=1, model=str(tiny_model), context_tokens=128, prefix_slots=0, **levers)
         with OfflineEngine(config) as engine:
             texts = engine.generate(PROMPTS, WATCHED)
             return texts, engine.scheduler.counters.preemptions, measured_margin(engine)
@@ -106,7 +109,7 @@ def test_preempted_sequences_say_the_same(tiny_model):
 
 
 def test_text_is_whole_characters_and_stops_where_it_is_told(reciting_model):
-    with OfflineEngine(EngineConfig(model=str(reciting_model))) as engine:
+    with OfflineEngine(EngineConfig(threads=1, model=str(reciting_model))) as engine:
         once = len(RECITED.encode())
 
         def say(max_tokens, *stop):
@@ -122,7 +125,7 @@ def test_text_is_whole_characters_and_stops_where_it_is_told(reciting_model):
 
 def test_an_end_token_ends_unless_it_is_ignored(tiny_model):
     # Given the seeds of a hot model that draws the end token soon
-    with OfflineEngine(EngineConfig(model=str(tiny_model))) as engine:
+    with OfflineEngine(EngineConfig(threads=1, model=str(tiny_model))) as engine:
         hot = [SamplingParams(max_tokens=60, temperature=50, seed=seed) for seed in range(40)]
         ended = [each for each in engine.generate([[65]] * 40, hot) if each.finish_reason == "stop"]
         assert ended
@@ -138,7 +141,7 @@ def test_a_seed_gives_the_same_text_alone_and_in_company_and_0_is_a_seed(recitin
     def params(seed):
         return SamplingParams(max_tokens=30, temperature=60, top_k=50, seed=seed, ignore_eos=True)
 
-    with OfflineEngine(EngineConfig(model=str(reciting_model))) as engine:
+    with OfflineEngine(EngineConfig(threads=1, model=str(reciting_model))) as engine:
         alone = engine.generate([PROMPTS[0]], params(0))[0]
         company = engine.generate([PROMPTS[0], *PROMPTS], [params(0), *map(params, range(1, 17))])
         unseeded = engine.generate([PROMPTS[0]] * 2, params(None))
@@ -148,7 +151,9 @@ def test_a_seed_gives_the_same_text_alone_and_in_company_and_0_is_a_seed(recitin
 
 @pytest.mark.parametrize(("kv_type", "bytes_per_element"), [("f16", 2), ("q8_0", 34 / 32), ("q4_0", 18 / 32)])
 def test_the_cache_is_as_large_as_its_type_says_and_works(tiny_model, kv_type, bytes_per_element):
-    with OfflineEngine(EngineConfig(model=str(tiny_model), kv_type=kv_type, kv_cells=1024)) as engine:
+    with OfflineEngine(
+        EngineConfig(threads=1, model=str(tiny_model), kv_type=kv_type, kv_cells=1024)
+    ) as engine:
         expected = 1024 * KV_ELEMENTS_PER_TOKEN * bytes_per_element
         assert engine.runner.kv_bytes == pytest.approx(expected, rel=0.01)  # the log has two decimals of MiB
         assert {len(each.tokens) for each in engine.generate(PROMPTS, GREEDY)} == {40}
@@ -229,7 +234,12 @@ def test_a_model_that_lacks_a_tensor_gives_one_clear_error(tmp_path):
 )
 def test_the_extremes_of_the_levers_run(tiny_model, slots, prefix_slots, step_tokens):
     config = EngineConfig(
-        model=str(tiny_model), slots=slots, prefix_slots=prefix_slots, step_tokens=step_tokens, kv_cells=600
+        threads=1,
+        model=str(tiny_model),
+        slots=slots,
+        prefix_slots=prefix_slots,
+        step_tokens=step_tokens,
+        kv_cells=600,
     )
     with OfflineEngine(config.checked()) as engine:
         short = SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)
@@ -238,7 +248,7 @@ def test_the_extremes_of_the_levers_run(tiny_model, slots, prefix_slots, step_to
 
 
 def test_an_impossible_prompt_among_others_is_refused_before_anything_runs(tiny_model):
-    with OfflineEngine(EngineConfig(model=str(tiny_model))) as engine:
+    with OfflineEngine(EngineConfig(threads=1, model=str(tiny_model))) as engine:
         with pytest.raises(RequestRefused, match="token 258"):
             engine.generate([[65], [258]], GREEDY)
         assert engine.scheduler.waiting == []

@@ -153,7 +153,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestAnyOrderOfEvents = SchedulerMachine.TestCase
-TestAnyOrderOfEvents.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestAnyOrderOfEvents.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
 def build(**levers) -> tuple[Scheduler, ModeledRunner]:

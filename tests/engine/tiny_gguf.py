@@ -15,6 +15,9 @@ HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD, FEED_FORWARD, CONTEXT = 256, 2, 4, 2, 64,
 END, VOCABULARY = 256, 258
 KV_ELEMENTS_PER_TOKEN = 2 * LAYERS * KV_HEADS * HEAD
 
+RECITED = "ab 🙂cd!\n"
+"""What the tests let a reciting model say, round and round: an emoji of four tokens among letters."""
+
 _SHAPES = {
     "attn_q": (HEADS * HEAD, HIDDEN),
     "attn_k": (KV_HEADS * HEAD, HIDDEN),

@@ -1,8 +1,8 @@
 """How many threads a CPU runner takes.
 
-One thread per physical core computes fastest, but the cores are shared: with HTTP, a load generator, a
-notebook. Beyond two cores, one is left to them. With two, both compute, and the passive wait policy (set in
-`llama`) gives way where a spinning barrier would not.
+The threads of one step wait for each other at every layer, so a step is as slow as its slowest thread, and one
+that shares its core with HTTP, a notebook or a load generator holds up all. So one core is left to them. (On
+two cores that costs throughput while nothing else runs; `--threads 2` takes both.)
 """
 
 from __future__ import annotations
@@ -20,4 +20,4 @@ def thread_count(wanted: int) -> int:
     physical = min(psutil.cpu_count(logical=False) or usable, usable)
     if wanted:
         return min(wanted, usable)
-    return max(1, min(_MOST_USEFUL_THREADS, physical - 1 if physical > 2 else physical))
+    return max(1, min(_MOST_USEFUL_THREADS, physical - 1))
