@@ -15,7 +15,7 @@ from labsupport.machine.doctor import Finding
 from labsupport.machine.setup import needs
 
 GIB = 2**30
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LEAST_FREE_BYTES = 2 * GIB
 """The synthetic 0.3B model, its conversion and its quantized forms together, with room to spare."""
 LEAST_MEMORY_BYTES = 4 * GIB

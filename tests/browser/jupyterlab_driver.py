@@ -29,7 +29,7 @@ from typing import Any
 from playwright.sync_api import Locator, Page, sync_playwright
 
 COURSE = Path(__file__).resolve().parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 SETTINGS = {
     # Every cell is in the page, also the ones out of sight: a picture shows all, and a locator finds all.
