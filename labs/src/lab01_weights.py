@@ -58,8 +58,8 @@ from labsupport.grading import check
 # - `"start"` (`int`): the place of the tensor's first byte, **counted from the start of the file**,
 # - `"bytes"` (`int`): how many bytes it takes.
 #
-# Example: a header of 72 bytes (padding included) in which `{"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}`
-# stands gives `{"w": {"dtype": "F32", "shape": [2, 3], "start": 80, "bytes": 24}}`.
+# Example: a header of 64 bytes (padding included) in which `{"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}`
+# stands gives `{"w": {"dtype": "F32", "shape": [2, 3], "start": 72, "bytes": 24}}`.
 #
 # Use `open` and `json`, not the safetensors library. Read the header only: the data of a large model does not fit
 # into memory, and you do not need it.

@@ -135,4 +135,4 @@ def with_code(message: str) -> str:
             pieces.append(
                 "".join(f"<em>{text}</em>" if odd % 2 else text for odd, text in enumerate(starred))
             )
-    return "".join(pieces)
+    return "".join(pieces).replace("\n", "<br>")

@@ -151,7 +151,7 @@ def _explain_mistake(
     for candidates, answers in ((singles, returned), (twins, returned), (singles, wrong)):
         for mistakes in candidates:
             if _reproduces(exercise, mistakes, answers):
-                return " ".join(mistake.says for mistake in mistakes), tuple(m.name for m in mistakes)
+                return "\n".join(mistake.says for mistake in mistakes), tuple(m.name for m in mistakes)
     return None
 
 

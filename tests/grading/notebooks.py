@@ -13,7 +13,7 @@ from labsupport.grading.labs import LABS
 from labsupport.grading.release import solved_notebook
 
 LABS_FOLDER = Path(__file__).parents[2] / "labs"
-QUICK = Limits(seconds_per_cell=2, seconds_per_call=2, seconds_total=60, printed_bytes=2**20)
+QUICK = Limits(seconds_per_cell=4, seconds_per_call=3, seconds_total=90, printed_bytes=2**20)
 LAB: Lab = dataclasses.replace(LABS[0], limits=QUICK)
 SOLVED: Any = json.loads(json.dumps(solved_notebook(LAB, LABS_FOLDER)))
 

@@ -79,7 +79,7 @@ def places(answer: dict[str, Any]) -> dict[str, Any]:
 MISTAKES = (
     Mistake(
         "start counted from the data",
-        "Names and sizes are right, every `start` is too small by the same amount: `data_offsets` count "
+        "Every `start` is too small by the same amount: `data_offsets` count "
         "from the first byte *after* the header. From the start of the file that is 8 bytes of length, then "
         "the header, then the offset.",
         switches(start_after="nothing"),
