@@ -61,6 +61,7 @@ def checks() -> list[Check]:
         Check("versions", package_checks.versions),
         Check("gpu", package_checks.gpu),
         Check("torch", package_checks.torch),
+        Check("model", model),
         Check("llama.cpp", lambda: package_checks.llama(_pocket_gguf())),
         Check("browser", computer_checks.browser),
         Check("sandbox", computer_checks.sandbox),
@@ -73,6 +74,20 @@ def lines(finding: Finding) -> str:
     text = f"{MARKS[finding.state]}  {finding.check:<12}  {finding.detail}"
     remedy = textwrap.indent(f"What to do: {finding.remedy}", " " * 20)
     return f"{text}\n{remedy}" if finding.remedy else text
+
+
+def model() -> Finding:
+    """The bundled weights, and the files made of them, are what they were when they were written."""
+    from labsupport.machine.doctor import Finding
+    from labsupport.models.verify import verify
+
+    checked = verify("pocket")
+    faults = [one for one in checked if one.problem]
+    if faults:
+        made = faults[0].file.suffix == ".gguf"
+        remedy = f"rm '{faults[0].file}'; it is made again" if made else f"git checkout -- '{faults[0].file}'"
+        return Finding("model", "fail", faults[0].problem, remedy)
+    return Finding("model", "ok", f"all {len(checked)} files of pocket are whole")
 
 
 def _pocket_gguf() -> Path:

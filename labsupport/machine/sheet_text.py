@@ -5,6 +5,8 @@ from __future__ import annotations
 from labsupport.machine.sheet import GIB, TIERS, Datasheet
 
 GB = 10**9
+DISTURBED = 1.0
+"""The spread from which on a measurement says more about the other programs than about the computer."""
 
 
 def text(sheet: Datasheet) -> str:
@@ -39,6 +41,10 @@ def _measurements(sheet: Datasheet) -> list[str]:
     for one in sheet.measurements:
         numbers = f"{one.median:>12.2f}{one.best:>12.2f}  {one.unit:<9}{one.spread:>6.0%}"
         lines.append(f"{one.name:<28}{numbers}  {one.note}".rstrip())
+    if any(one.spread > DISTURBED for one in sheet.measurements):
+        lines.append(
+            "A spread this wide means that other programs were running. Close them and measure again."
+        )
     return lines
 
 
