@@ -83,11 +83,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(
         stem=st.sampled_from(STEMS),
         tail=st.lists(st.integers(0, 96), min_size=1, max_size=10),
-        max_tokens=st.integers(1, 12),
+        max_tokens=st.integers(1, 40),
         priority=st.integers(-2, 2),
     )
     def submit(self, stem, tail, max_tokens, priority):
         name = str(len(self.submitted))
+        max_tokens = min(max_tokens, LIMITS.context_tokens - len(stem + tail))
         new = sequence(name, stem + tail, max_tokens, order=(self.now + 10 * priority, len(self.submitted)))
         self.submitted[name] = (stem + tail, new)
         self.scheduler.submit(new)
@@ -136,6 +137,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def books_are_right(self):
         assert self.scheduler.check_integrity() == []
+        if self.scheduler.admission == "reserve":
+            assert self.scheduler.counters.preemptions == 0, "memory was promised twice"
 
     def teardown(self):
         if not hasattr(self, "scheduler"):
@@ -271,6 +274,22 @@ def test_reserve_never_takes_memory_back_and_preempt_does():
     assert preemptions["reserve"] == 0 < preemptions["preempt"]
 
 
+def test_a_kept_prefix_that_is_shared_is_not_counted_as_room_too():
+    # Given 25 kept cells, and a sequence that may come to hold 29 of 64
+    scheduler, runner = build()
+    scheduler.submit(sequence("kept", list(range(25)), 1, order=(0.0, 0)))
+    run_to_end(scheduler, runner)
+    scheduler.submit(sequence("other", [90, 91], 28, order=(1.0, 1)))
+    # When one comes that shares the 25 and may come to hold 47
+    scheduler.submit(sequence("sharer", [*range(25), 95], 22, order=(2.0, 2)))
+    plan = scheduler.schedule(2.0)
+    # Then it waits, for 29 and 47 are more than 64
+    assert [each.request_id for each in plan.sequences] == ["other"]
+    scheduler.commit(plan, runner.step(plan), 2.0)
+    run_to_end(scheduler, runner)
+    assert scheduler.counters.preemptions == 0
+
+
 def test_a_device_with_less_room_than_it_said_delays_requests_but_loses_none():
     # Given a device that has only half of the cells that the scheduler counts on
     scheduler, _ = build(prefix_slots=2, admission="preempt")
@@ -321,3 +340,20 @@ def test_steps_in_which_nothing_changes_are_announced_exactly():
     # place; then two have 3 to go; and the last plan only empties the slots.
     assert announced[:5] == [(2, 1), (2, 4), (2, 3), (2, 2), (2, 1)]
     assert announced[5:] == [(2, 1), (2, 3), (2, 2), (2, 1), (0, 1)]
+
+
+def test_no_announcement_reaches_past_the_step_that_has_to_drop_a_kept_prefix():
+    # Given 25 kept cells of 64, and a sequence that will come to need 47
+    scheduler, runner = build()
+    scheduler.submit(sequence("kept", list(range(25)), 1, order=(0.0, 0)))
+    run_to_end(scheduler, runner)
+    scheduler.submit(sequence("long", [90, 91], 46, order=(1.0, 1)))
+    plans = []
+    while plan := scheduler.schedule(0.0):
+        plans.append(plan)
+        scheduler.commit(plan, runner.step(plan), 0.0)
+    # Then the plan that drops them is announced by none before it
+    dropping = next(place for place, plan in enumerate(plans) if plan.operations)
+    assert 0 < dropping < 45
+    assert all(place + plan.unchanged_for <= dropping for place, plan in enumerate(plans[:dropping]))
+    assert plans[dropping - 2].unchanged_for == 2

@@ -1,8 +1,8 @@
 """How many threads a CPU runner takes.
 
-The threads of one step wait for each other at every layer, so a step is as slow as its slowest thread, and one
-that shares its core with HTTP, a notebook or a load generator holds up all. So one core is left to them. (On
-two cores that costs throughput while nothing else runs; `--threads 2` takes both.)
+The threads of one step wait for each other at every layer, so a step is as slow as its slowest thread, and
+one that shares its core with HTTP, a notebook or a load generator holds up all. So one core is left to them.
+(On two cores that costs throughput while nothing else runs; `--threads 2` takes both.)
 """
 
 from __future__ import annotations
