@@ -39,16 +39,16 @@ class Row:
 class Curriculum:
     """Lengths of the stages in steps, and how many tokens of each kind one step holds."""
 
-    induction_steps: int = 120
-    sixteen_pairs_at: int = 420
-    sixty_four_pairs_at: int = 850
-    tokens_per_step: int = 6144
+    induction_steps: int = 20
+    sixteen_pairs_at: int = 200
+    sixty_four_pairs_at: int = 450
+    tokens_per_step: int = 5120
     shares: tuple[tuple[str, float], ...] = (
-        ("induction", 0.08),
-        ("recall", 0.37),
-        ("summarize", 0.30),
-        ("glossary", 0.12),
-        ("size", 0.13),
+        ("induction", 0.04),
+        ("recall", 0.36),
+        ("summarize", 0.32),
+        ("glossary", 0.13),
+        ("size", 0.15),
     )
 
     def longest_list(self, step: int) -> int:
@@ -62,21 +62,22 @@ class Curriculum:
     def rows(self, step: int, *, seed: int, tokenizer: Any) -> list[Row]:
         """The rows of one step."""
         rng = random.Random(f"{seed}/{step}")
-        shares = self.shares if step >= self.induction_steps else (("induction", 0.5),)
+        shares = self.shares if step >= self.induction_steps else (("induction", 0.25),)
         rows = []
+        copied = rng.randint(8, 32)
         for kind, share in shares:
             left = share * self.tokens_per_step
             while left > 0:
-                row = self._row(kind, step, rng, tokenizer)
+                row = self._row(kind, step, rng, tokenizer, copied)
                 left -= len(row.tokens)
                 # The last row of a kind comes in only so often that shares hold on average.
                 if left >= 0 or rng.random() < 1 + left / len(row.tokens):
                     rows.append(row)
         return rows
 
-    def _row(self, kind: str, step: int, rng: random.Random, tokenizer: Any) -> Row:
+    def _row(self, kind: str, step: int, rng: random.Random, tokenizer: Any, copied: int) -> Row:
         if kind == "induction":
-            return induction_row(rng, vocabulary_size=tokenizer.get_vocab_size())
+            return induction_row(rng, copied=copied, vocabulary_size=tokenizer.get_vocab_size())
         if kind == "recall":
             longest = self.longest_list(step)
             pairs = (
@@ -93,12 +94,11 @@ class Curriculum:
         return chat_row(turns, rng, tokenizer)
 
 
-def induction_row(rng: random.Random, *, vocabulary_size: int) -> Row:
-    """A random row of tokens, a separator, the row again."""
-    length = rng.randint(8, 48)
-    row = [rng.randrange(3, vocabulary_size) for _ in range(length)]
+def induction_row(rng: random.Random, *, copied: int, vocabulary_size: int) -> Row:
+    """A random row of `copied` tokens, a separator, the row again."""
+    row = [rng.randrange(3, vocabulary_size) for _ in range(copied)]
     separator = rng.randrange(3, vocabulary_size)
-    return Row([*row, separator, *row], [0.0] * (length + 2) + [1.0] * (length - 1))
+    return Row([*row, separator, *row], [0.0] * (copied + 2) + [1.0] * (copied - 1))
 
 
 def chat_row(turns: list[Sample], rng: random.Random, tokenizer: Any) -> Row:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import torch
 
+from labsupport.pocket.team import Team
+
 
 def orthogonal(matrices: torch.Tensor, *, iterations: int = 5) -> torch.Tensor:
     """Move the singular values of each matrix of a [count, rows ≤ columns] stack towards 1."""
@@ -31,8 +33,10 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
+        team: Team | None = None,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._team = team or Team()
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -50,8 +54,10 @@ class Muon(torch.optim.Optimizer):
                     updates.append(_gradient(matrix).lerp(average, group["momentum"]))
                 stack = torch.stack(updates)
                 tall = shape[0] > shape[1]
-                stack = orthogonal(stack.mT if tall else stack)
-                stack = stack.mT if tall else stack
+                mine = stack[self._team.rank :: self._team.size]
+                mine = orthogonal(mine.mT).mT if tall else orthogonal(mine)
+                stack.zero_()[self._team.rank :: self._team.size] = mine
+                self._team.sum_(stack)
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 for matrix, update in zip(matrices, stack, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])

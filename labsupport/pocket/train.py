@@ -21,9 +21,13 @@ from labsupport.pocket.curriculum import Curriculum, Row
 from labsupport.pocket.model_config import llama_config
 from labsupport.pocket.muon import Muon
 from labsupport.pocket.skills import samples
+from labsupport.pocket.team import Team
+from labsupport.pocket.wiring import wire_induction
 
-MICRO_BATCH_TOKENS = 4096
+MICRO_BATCH_TOKENS = 1024
+EMBEDDING_RATE = 0.1  # of the learning rate of the matrices; AdamW steps are larger than Muon's
 CHECKPOINT = "checkpoint.pt"
+MEETING_POINT = "meeting_point"
 LOSS_CURVE = "loss_curve.json"
 
 
@@ -74,11 +78,12 @@ class Training:
         curriculum: Curriculum,
         learning_rate: float,
         decay_share: float = 0.35,
-        compiled: bool = False,
+        team: Team | None = None,
     ) -> None:
         from tokenizers import Tokenizer
         from transformers import LlamaForCausalLM
 
+        self.team = team or Team()
         self.out, self.seed, self.steps, self.curriculum = out, seed, steps, curriculum
         self.learning_rate, self.decay_share = learning_rate, decay_share
         out.mkdir(parents=True, exist_ok=True)
@@ -87,18 +92,17 @@ class Training:
         self.tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
         torch.manual_seed(seed)
         self.model = LlamaForCausalLM(llama_config(self.tokenizer.get_vocab_size())).float()
+        wire_induction(self.model, generator=torch.Generator().manual_seed(seed))
         matrices = [p for name, p in self.model.named_parameters() if p.ndim == 2 and "layers" in name]
         others = [p for name, p in self.model.named_parameters() if not (p.ndim == 2 and "layers" in name)]
         self.optimizers = [
-            Muon(matrices, lr=0.0),
+            Muon(matrices, lr=0.0, team=self.team),
             torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01),
         ]
         self.step = 0
         self.curve: list[dict[str, float]] = []
         if (out / CHECKPOINT).exists():
             self._resume()
-        if compiled:
-            self.model.model.compile(dynamic=True)
 
     def run(
         self, *, until: int | None = None, seconds: float = float("inf"), checkpoint_every: int = 50
@@ -106,7 +110,10 @@ class Training:
         """Train to step `until` (by default the last), or for about `seconds`, and write a checkpoint."""
         started = time.monotonic()
         until = self.steps if until is None else until
-        while self.step < until and time.monotonic() - started < seconds:
+        while self.step < until:
+            over = torch.tensor(float(time.monotonic() - started >= seconds))
+            if self.team.sum_(over):  # all stop as soon as one of them is out of time
+                break
             self._one_step()
             if self.step % checkpoint_every == 0 and self.step < until:
                 self.save_checkpoint()
@@ -117,15 +124,19 @@ class Training:
         rows = self.curriculum.rows(self.step, seed=self.seed, tokenizer=self.tokenizer)
         total = sum(sum(row.weights) for row in rows)
         self.model.train()
-        loss = 0.0
-        for batch in micro_batches(rows):
+        loss = torch.zeros(())
+        batches = micro_batches(rows)
+        costs = [len(batch) * len(batch[0].tokens) * (1 + len(batch[0].tokens) / 3000) for batch in batches]
+        for batch in self.team.share(batches, costs=costs):
             part = loss_sum(self.model, batch) / total
             part.backward()
-            loss += part.item()
+            loss += part.detach()
+        self.team.sum_(loss)
+        self._sum_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         rate = self.rate()
         for optimizer, base in zip(
-            self.optimizers, (self.learning_rate, self.learning_rate * 0.15), strict=True
+            self.optimizers, (self.learning_rate, self.learning_rate * EMBEDDING_RATE), strict=True
         ):
             for group in optimizer.param_groups:
                 group["lr"] = base * rate
@@ -135,13 +146,23 @@ class Training:
         tokens = sum(len(row.tokens) for row in rows)
         seconds = time.monotonic() - began
         self.curve.append(
-            {"step": self.step, "loss": round(loss, 5), "tokens": tokens, "seconds": round(seconds, 3)}
+            {"step": self.step, "loss": round(loss.item(), 5), "tokens": tokens, "seconds": round(seconds, 3)}
         )
-        if self.step % 10 == 0:
+        if self.step % 10 == 0 and self.team.rank == 0:
             recent = self.curve[-10:]
             speed = sum(r["tokens"] for r in recent) / sum(r["seconds"] for r in recent)
             mean = sum(r["loss"] for r in recent) / len(recent)
             print(f"step {self.step}/{self.steps}  loss {mean:.4f}  {speed:.0f} tokens/s", flush=True)
+
+    def _sum_gradients(self) -> None:
+        if self.team.size == 1:
+            return
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.model.parameters()]
+        flat = self.team.sum_(torch.cat([gradient.flatten() for gradient in gradients]))
+        for parameter, part in zip(
+            self.model.parameters(), flat.split([g.numel() for g in gradients]), strict=True
+        ):
+            parameter.grad = part.view_as(parameter).clone()
 
     def rate(self) -> float:
         """The share of the learning rate at this step: a short rise, level, then straight down to zero."""
@@ -151,6 +172,8 @@ class Training:
 
     def save_checkpoint(self) -> None:
         """Write the state to resume from, then the loss curve, each in one rename."""
+        if self.team.rank != 0:
+            return
         state = {
             "step": self.step,
             "seed": self.seed,
@@ -188,30 +211,39 @@ class Training:
         pocket_tokenizer.save(self.tokenizer, folder)
 
 
-def main() -> None:
-    """Train and export."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the loss curve")
-    parser.add_argument("--export", type=Path, help="folder for the finished checkpoint")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1300)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after about so long")
-    parser.add_argument("--learning-rate", type=float, default=0.02)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="torch.compile: faster after two minutes")
-    arguments = parser.parse_args()
+def _work(rank: int, arguments: argparse.Namespace) -> None:
+    """What each process of the team does."""
     torch.set_num_threads(arguments.threads)
+    team = Team(rank, arguments.processes, meeting_point=arguments.out / MEETING_POINT)
     training = Training(
         arguments.out,
         seed=arguments.seed,
         steps=arguments.steps,
         curriculum=Curriculum(),
         learning_rate=arguments.learning_rate,
-        compiled=arguments.compile,
+        team=team,
     )
     training.run(seconds=arguments.seconds)
-    if arguments.export:
+    if arguments.export and rank == 0:
         training.export(arguments.export)
+    team.leave()
+
+
+def main() -> None:
+    """Train and export."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the loss curve")
+    parser.add_argument("--export", type=Path, help="folder for the finished checkpoint")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=760)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after about so long")
+    parser.add_argument("--learning-rate", type=float, default=0.012)
+    parser.add_argument("--processes", type=int, default=2, help="each trains a share of every step")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / MEETING_POINT).unlink(missing_ok=True)
+    torch.multiprocessing.spawn(_work, (arguments,), nprocs=arguments.processes)
 
 
 if __name__ == "__main__":
