@@ -8,8 +8,10 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 # auto (look for an NVIDIA GPU), cpu or cuda.
 ACCELERATOR ?= auto
 # Any Python from 3.11 on, used once, to make .venv. The version that the pins were tried with comes first.
-PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
+ifndef PYTHON
+PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$python" && break; done)
+endif
 
 BIN := $(CURDIR)/.venv/bin
 # Tools that are started by name (alembic, by nbgrader) must be this environment's own.
@@ -17,7 +19,7 @@ export PATH := $(BIN):$(PATH)
 # JupyterLab refuses to start as root unless told so; in a container one often is.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: help setup lab test lessons labs serve grade conda lint constraints
+.PHONY: help setup lab test lessons labs pocket serve grade conda image image-test lint constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -51,7 +53,10 @@ labs: setup  ## generate the student notebooks
 serve: setup  ## run the inference server (SERVE_ARGS="--port 8001 --quant q8_0")
 	@$(BIN)/labsupport serve $(SERVE_ARGS)
 
-grade: setup  ## grade what students handed in (GRADE_ARGS="lab01")
+pocket: setup  ## retrain the bundled model (hours; resumes where it stopped)
+	@$(BIN)/python -m labsupport.pocket.train --out .cache/pocket --export labsupport/pocket/weights
+
+grade: setup  ## grade what students handed in (GRADE_ARGS="submitted --out graded")
 	@$(BIN)/labsupport grade $(GRADE_ARGS)
 
 # conda runs pip by itself: what `setup` would choose is handed to it in variables that pip and CMake read.
@@ -61,6 +66,12 @@ conda:  ## the same environment for conda users
 		sys.exit(not gpu())' || [ "$$(uname)" = Darwin ]; then index=; fi; \
 	flags="$$($(PYTHON) -c 'from labsupport.machine.setup.llama_wheel import cmake_arguments as a; print(a(cuda=False))')"; \
 	CMAKE_ARGS="$$flags $$CMAKE_ARGS" PIP_EXTRA_INDEX_URL="$$index" conda env create -f environment.yml
+
+image:  ## build the container image (IMAGE_ARGS="--build-arg ACCELERATOR=cuda")
+	@docker build -t under-the-endpoint $(IMAGE_ARGS) .
+
+image-test: setup  ## build the image without a Docker engine, run it, and look at it (buildah, root; slow)
+	@$(BIN)/python -m pytest -s tests/setup/image_check.py
 
 lint: setup  ## format and lint checks, types, and who imports whom
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

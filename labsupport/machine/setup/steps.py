@@ -128,7 +128,9 @@ def install_course(session: Session, building: Job | None) -> None:
             session.board.wait(building)
             found = llama_wheel.keep(_draft(session), session.llama_folder)
         assert found is not None  # either it was kept, or it was being built
+        # The same version built with other flags is another build: pip alone would keep the old one.
         session.pip("install", "-c", CONSTRAINTS, found)
+        session.pip("install", "--no-deps", "--force-reinstall", found)
         session.pip("install", "--no-deps", "--no-build-isolation", "--editable", session.root)
         session.pip("check")
         return str(found)
