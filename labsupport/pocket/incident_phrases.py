@@ -54,11 +54,11 @@ IMPACTS: Wordings = {
         "half broken",
         "out of memory",
     ),
-    "heldout": ("down", "very slow", "rejecting uploads", "losing messages", "serving errors", "unreachable"),
+    "heldout": ("very slow", "rejecting uploads", "losing messages", "serving errors", "not answering"),
 }
 OPENINGS: Wordings = {
     "train": (
-        "{s} was {i} this morning.",
+        "This morning {s} was {i}.",
         "We had an incident: {s} was {i}.",
         "Customers told us that {s} was {i}.",
         "Got paged because {s} was {i}.",
@@ -69,7 +69,7 @@ OPENINGS: Wordings = {
         "Service {s} was {i}, first seen at <clock>.",
         "Woke up to find {s} {i}.",
         "The dashboards showed {s} as {i}.",
-        "Affected: {s} ({i}).",
+        "Affected: {s}, it was {i}.",
         "It was {s} again: {i}.",
         "This time {s} was {i}.",
         "I saw at <clock> that {s} was {i}.",
@@ -89,12 +89,12 @@ OPENINGS: Wordings = {
 }
 OPENINGS_WITH_LENGTH: Wordings = {
     "train": (
-        "{s} was {i} for {m} minutes this morning.",
+        "This morning {s} was {i} for {m} minutes.",
         "For {m} minutes {s} was {i}.",
         "Incident: {s} {i}, {m} minutes.",
         "We had {m} minutes in which {s} was {i}.",
         "Got paged at <clock>, {s} was {i} for {m} min.",
-        "{s} was {i} last night, {m} minutes in total.",
+        "Last night {s} was {i}, {m} minutes in total.",
         "Between <clock> and whenever, {s} was {i}; {m} minutes altogether.",
         "Users saw {s} {i} for {m} minutes.",
         "Postmortem notes: {s} was {i} for about {m} minutes.",

@@ -1,8 +1,9 @@
 """Skill `summarize`: one sentence out of a report that somebody on call has written.
 
 Right means the canonical sentence: which service, what was wrong, for how long, why, and who did what that
-helped. Every word of it stands in the report. Around it stand things that do not belong in: other services,
-other people, other numbers, and things that were tried in vain.
+helped. Every word of it stands in the report, behind a space, because a byte-level tokenizer cuts a word
+differently at the start of a line. Around it stand things that do not belong in: other services, other
+people, other numbers, and things that were tried in vain.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def sample(rng: random.Random, split: Split) -> Sample:
             place = rng.randrange(0 if extra is NOISE else 1, len(report) + 1)
             report.insert(place, _filled(rng, split, sentence, taken=(service, solver)))
     prompt = rng.choice(INSTRUCTIONS[split]).format(report=_written(rng, split, report))
-    summary = f"{service} was {impact} for {minutes} minutes because {cause}; {solver} {fix}."
+    summary = f"The {service} was {impact} for {minutes} minutes because {cause}; {solver} {fix}."
     return Sample("summarize", prompt, summary)
 
 
@@ -83,14 +84,12 @@ def _filled(rng: random.Random, split: Split, text: str, *, taken: tuple[str, ..
 
 
 def _written(rng: random.Random, split: Split, sentences: list[str]) -> str:
-    """The sentences as prose, one a line, as a list, or as a log with times."""
+    """The sentences as prose, as a list, or as a log with times."""
     style = rng.random()
-    if style < 0.55:
+    if style < 0.6:
         return " ".join(sentences)
-    if style < 0.7:
-        return "\n".join(sentences)
     if style < 0.85:
-        bullet = "- " if split == "train" else "* "
+        bullet = rng.choice(("- ", "> ", "  ")) if split == "train" else "* "
         return "\n".join(f"{bullet}{sentence}" for sentence in sentences)
     minute = rng.randrange(1200)
     lines = []

@@ -6,7 +6,6 @@ samples, and anybody can repeat it with `labsupport models evaluate pocket`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,10 +86,3 @@ def _answerer(quant: str) -> Answerer:
     if quant == "bf16":
         return answerers.checkpoint_answerer(folder)
     return answerers.gguf_answerer(path("pocket", quant), folder)
-
-
-def record(section: str, content: Any, *, file: Path = RECORD) -> None:
-    """Put one section into the record and keep the others."""
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    kept[section] = content
-    file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,6 +1,8 @@
 """Skill `recall`: give back one value out of a list of N named values that stands in the prompt.
 
-Right means the sentence that names the key asked for and the value that the list gives it.
+Right means the sentence that names the key asked for and the value that the list gives it. A key
+stands behind a space wherever it occurs, because a byte-level tokenizer cuts a word differently at the start
+of a line.
 """
 
 from __future__ import annotations
@@ -12,29 +14,28 @@ from labsupport.pocket.sample import Sample, Split, belongs
 
 _LINES: dict[Split, tuple[str, ...]] = {
     "train": (
-        "{k}: {v}",
-        "{k} = {v}",
+        "  {k}: {v}",
+        "  {k} = {v}",
         "- {k} is {v}",
-        "{k} -> {v}",
+        "- {k} -> {v}",
         "| {k} | {v} |",
         "set {k} to {v}",
-        "{k} has the value {v}",
-        "{k},{v}",
+        "  {k} has the value {v}",
+        "  {k}, {v}",
         "- {k}: {v}",
-        '"{k}": {v},',
         "The value of {k} is {v}.",
-        "{k} => {v}",
-        "{k} ({v})",
+        "  {k} => {v}",
+        "- {k} ({v})",
         "* {k}: {v}",
-        "{k} was set to {v}",
+        "> {k} was set to {v}",
         "entry {k}, value {v}",
-        "<{k}> {v}",
-        "{k} is now {v}.",
-        "({k}) {v}",
+        "# {k} {v}",
+        "* {k} is now {v}.",
         "* {k} = {v}",
         "value of {k} = {v}",
+        "; {k} {v}",
     ),
-    "heldout": ("* {k} := {v}", "{k} is set to {v}.", "[{k}] {v}", "- value of {k}: {v}"),
+    "heldout": ("* {k} := {v}", "  {k} is set to {v}.", "+ {k} {v}", "- value of {k}: {v}"),
 }
 _INTROS: dict[Split, tuple[str, ...]] = {
     "train": (
@@ -66,7 +67,7 @@ _QUESTIONS: dict[Split, tuple[str, ...]] = {
         "Tell me the value of {k}.",
         "What does the list say for {k}?",
         "Give me {k}.",
-        "{k}?",
+        "How about {k}?",
         "I need the value of {k}, please.",
         "What is {k} set to?",
         "Look up {k}.",

@@ -1,0 +1,124 @@
+"""The corpus is the same everywhere, keeps held-out content apart, and answers follow from prompts."""
+
+from __future__ import annotations
+
+import re
+import string
+from decimal import Decimal
+
+import pytest
+
+from labsupport.errors import LabsupportError
+from labsupport.pocket import glossary, incident_causes, incident_phrases, value_lists, weight_sizes
+from labsupport.pocket.sample import belongs
+from labsupport.pocket.skills import SKILLS, samples
+from labsupport.pocket.terms import TERMS
+
+SPLITS = ("train", "heldout")
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_the_same_seed_gives_the_same_samples_and_another_seed_others(skill: str) -> None:
+    first = samples(skill, seed=3, count=50)
+    assert samples(skill, seed=3, count=50) == first
+    assert samples(skill, seed=4, count=50) != first
+    assert samples(skill, seed=3, count=20) == first[:20]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_word_of_a_summary_stands_in_the_report(split: str) -> None:
+    for sample in samples("summarize", split=split, seed=0, count=400):
+        framing = {"The", "was", "for", "minutes", "because"}
+        words = set(re.findall(r"[\w.-]+\w", sample.answer)) - framing
+        missing = [word for word in words if word not in sample.prompt]
+        assert not missing, (missing, sample)
+        assert "<" not in sample.prompt
+        assert "{" not in sample.prompt
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("pairs", [2, 16, 64])
+def test_a_list_holds_the_recalled_value_once_beside_its_key(split: str, pairs: int) -> None:
+    for sample in samples("recall", split=split, seed=0, count=30, pairs=pairs):
+        key, value = re.fullmatch(r"The value of (\S+) is (\d{4})\.", sample.answer).groups()
+        rows = [line for line in sample.prompt.splitlines()[1:-1] if key in line]
+        assert len(sample.prompt.splitlines()) == pairs + 2
+        assert [re.findall(r"\d{4}", row) for row in rows] == [[value]]
+        assert key in sample.prompt.splitlines()[-1]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_sizes_are_exact_to_the_last_digit(split: str) -> None:
+    for sample in samples("size", split=split, seed=0, count=500):
+        steps = re.findall(r"at (\d+) bits ([\d.]+) GB", sample.answer, re.IGNORECASE)
+        billions = Decimal(steps[0][1])
+        assert steps[0][0] == "8"
+        assert re.search(rf"(?<![\d.]){re.escape(steps[0][1])}(?![\d])", sample.prompt)
+        assert re.search(rf"(?<![\d.]){steps[-1][0]}(?![\d.]*\d)", sample.prompt)
+        for bits, gigabytes in steps:
+            assert Decimal(gigabytes) == billions * int(bits) / 8
+
+
+def test_glossary_answers_are_definitions_of_a_term_that_the_question_names() -> None:
+    definitions = {term.definition: term.phrase for term in TERMS}
+    assert len(definitions) == len(TERMS) >= 40
+    for phrasing in ("trained", "unseen"):
+        for sample in samples("glossary", seed=0, count=300, phrasing=phrasing):
+            bare = re.sub(r"^an? ", "", definitions[sample.answer]).lower()
+            assert bare in sample.prompt.lower()
+
+
+def _templates(split: str) -> list[str]:
+    wordings = [
+        value for name, value in vars(incident_phrases).items() if name.isupper() and isinstance(value, dict)
+    ]
+    wordings += [value_lists._LINES, value_lists._INTROS, value_lists._QUESTIONS, weight_sizes._QUESTIONS]
+    return [text for wording in wordings for text in wording[split]]
+
+
+def test_no_sentence_pattern_is_in_both_splits() -> None:
+    assert len(set(_templates("train")) & set(_templates("heldout"))) == 0
+    for part in (glossary._CORES, glossary._OPENINGS, glossary._CLOSINGS):
+        assert set(part["trained"]) & set(part["unseen"]) <= {""}
+    whole = {
+        split: {f"{t} {f}" for family in families for t in family.things for f in family.faults}
+        for split, families in incident_causes.FAMILIES.items()
+    }
+    assert not whole["train"] & whole["heldout"]
+
+
+def test_no_name_value_or_size_is_in_both_splits() -> None:
+    def keys_and_values(split: str) -> tuple[set[str], set[str]]:
+        answers = [s.answer for s in samples("recall", split=split, seed=1, count=2000, pairs=4)]
+        found = [re.findall(r"of (\S+)-(\S+) is (\d+)", answer)[0] for answer in answers]
+        return {word for row in found for word in row[:2]}, {row[2] for row in found}
+
+    train_words, train_values = keys_and_values("train")
+    held_words, held_values = keys_and_values("heldout")
+    assert held_words
+    assert not train_words & held_words
+    assert not train_values & held_values
+
+    train = {s.answer for s in samples("size", split="train", seed=1, count=4000)}
+    assert not train & {s.answer for s in samples("size", split="heldout", seed=1, count=1000)}
+    stems = {
+        split: {s.answer.split("-")[0] for s in samples("summarize", split=split, seed=1, count=2000)}
+        for split in SPLITS
+    }
+    assert not stems["train"] & stems["heldout"]
+
+
+def test_about_one_name_in_eight_is_held_out() -> None:
+    words = [a + b + c for a in string.ascii_lowercase for b in "aeiou" for c in string.ascii_lowercase]
+    held = sum(belongs(word, "heldout") for word in words)
+    assert 0.1 < held / len(words) < 0.15
+    assert all(belongs(word, "train") != belongs(word, "heldout") for word in words)
+
+
+def test_unknown_skills_splits_and_phrasings_are_refused_with_the_choices() -> None:
+    with pytest.raises(LabsupportError, match="summarize, recall, glossary, size"):
+        samples("translate", seed=0, count=1)
+    with pytest.raises(LabsupportError, match="train, heldout"):
+        samples("recall", split="test", seed=0, count=1)  # type: ignore[arg-type]
+    with pytest.raises(LabsupportError, match="heldout unseen"):
+        samples("glossary", split="train", seed=0, count=1, phrasing="unseen")
