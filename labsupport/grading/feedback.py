@@ -28,7 +28,7 @@ STYLE = (
     "body{font:1rem/1.5 system-ui,sans-serif;color:#1a1a1a;max-width:56rem;margin:2rem auto;padding:0 1rem}"
     "table{border-collapse:collapse;margin:1rem 0}caption{text-align:left;font-weight:600}"
     "th,td{border-bottom:1px solid #bbb;padding:.3rem .8rem .3rem 0;text-align:left;vertical-align:top}"
-    "td.number{text-align:right;font-variant-numeric:tabular-nums}"
+    "td.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
     "pre{background:#f4f4f4;padding:.8rem;overflow-x:auto}code{background:#f4f4f4}"
     ".status{border-left:4px solid #b35806;padding:.2rem .8rem}summary{cursor:pointer;margin-top:.4rem}"
 )

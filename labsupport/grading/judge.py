@@ -134,7 +134,7 @@ def _explain_absence(
                 (),
             )
         if isinstance(one.reply, Stopped):
-            return f"On {shown(exercise, one)}, {one.reply.why}.", ()
+            return f"The call {shown(exercise, one)} {one.reply.why}.", ()
     return None
 
 

@@ -25,7 +25,9 @@ PACKAGE = plain.PACKAGE
 INSIDE = Path(plain.__file__).parent
 REMEDY = (
     "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap; Fedora: dnf install bubblewrap). "
-    "It needs Linux: elsewhere, grade inside the course's image or another Linux container or virtual machine"
+    "It needs Linux; elsewhere, run the grader in the course's image, which has it: `make image`, then "
+    "`docker run --rm --network none --security-opt seccomp=unconfined --security-opt systempaths=unconfined "
+    '-v "$PWD":/class -w /class under-the-endpoint labsupport grade`'
 )
 
 

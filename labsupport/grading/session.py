@@ -85,6 +85,8 @@ class _Session:
             errors = talk.run(self.cells)
         except StoppedError as stopped:
             culprit = talk.running
+            if culprit is None and time.monotonic() > self.deadline:
+                return False  # no time was left even to start again
             if culprit is None:
                 raise  # not the student's doing: the sandbox itself did not come up
             self.result.incidents.append(f"Cell {culprit}: {stopped}. It was left out.")
@@ -102,25 +104,24 @@ class _Session:
         return not exhausted
 
     def _ask_all(self, talk: _Conversation, remaining: list[Exercise]) -> None:
-        while remaining:
-            exercise = remaining[0]
-            cases, asked = drawn(exercise, self.seed), []
-            try:
-                for case in cases:
-                    asked.append(Asked(case, talk.ask(exercise.name, case)))
-            except StoppedError as stopped:
-                asked += [Asked(case, Stopped(str(stopped))) for case in cases[len(asked) :]]
-                self.result.incidents.append(f"Exercise {exercise.name}: {stopped}.")
+        """Ask until nothing remains or the process is gone; what stopped once is not asked of again."""
+        while remaining and not talk.closed:
+            exercise = remaining.pop(0)
+            asked: list[Asked] = []
+            stopped: Stopped | None = None
+            for case in drawn(exercise, self.seed):
+                reply: Reply = stopped or talk.ask_or_stop(exercise.name, case)
+                if isinstance(reply, Stopped) and stopped is None:
+                    stopped = reply
+                    self.result.incidents.append(f"Exercise {exercise.name}: {reply.why}.")
+                asked.append(Asked(case, reply))
             self.result.replies[exercise.name] = asked
-            remaining.pop(0)
-            if talk.closed:
-                return
 
     def _give_up(self, remaining: list[Exercise], why: str) -> None:
         for exercise in remaining:
             cases = drawn(exercise, self.seed)
             self.result.replies[exercise.name] = [
-                Asked(case, Stopped(f"it was not called: {why}")) for case in cases
+                Asked(case, Stopped(f"was not called: {why}")) for case in cases
             ]
             self.result.incidents.append(f"Exercise {exercise.name}: not asked, because {why}.")
 
@@ -182,8 +183,14 @@ class _Conversation:
                 elif name != "NotImplementedError":
                     errors.append((self.running, f"raised {name}: {text}" if text else f"raised {name}"))
 
-    def ask(self, function: str, case: Case) -> Reply:
-        """One call. `StoppedError` if it does not come back."""
+    def ask_or_stop(self, function: str, case: Case) -> Reply:
+        """One call; `Stopped` if it does not come back, and then the conversation may be over."""
+        try:
+            return self._ask(function, case)
+        except StoppedError as stopped:
+            return Stopped(str(stopped))
+
+    def _ask(self, function: str, case: Case) -> Reply:
         arguments = [to_wire(argument) for argument in case.arguments]
         self._send({"function": function, "arguments": arguments}, self.limits.seconds_per_call)
         # the sandbox's alarm runs twice: for the call, and for taking its answer apart
@@ -195,9 +202,7 @@ class _Conversation:
         if "raised" in message:
             name, text = _error(message["raised"])
             if name == "TimeUpError":
-                return Stopped(
-                    f"it was still running after {self.limits.seconds_per_call:g} s and was stopped"
-                )
+                return Stopped(f"was still running after {self.limits.seconds_per_call:g} s and was stopped")
             return Raised(name, text)
         if "not_plain" in message:
             return NotPlain(str(message["not_plain"])[:200])

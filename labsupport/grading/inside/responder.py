@@ -75,14 +75,18 @@ def time_is_up(*_: object) -> None:
 
 
 def new_shell() -> Any:
-    """An IPython shell, so that a notebook's own syntax works; without history, which would need a disk."""
+    """An IPython shell, so that a notebook's own syntax works; without history, which would need a disk.
+
+    It shows no tracebacks: nobody reads them here, and making one costs seconds on a busy machine.
+    """
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
     config = Config()
     config.HistoryManager.enabled = False
-    config.InteractiveShell.colors = "nocolor"
-    return InteractiveShell.instance(config=config)
+    shell = InteractiveShell.instance(config=config)
+    shell.showtraceback = shell.showsyntaxerror = lambda *_, **__: None
+    return shell
 
 
 def timed(seconds: float, action: Callable[[], Any]) -> Any:
