@@ -1,0 +1,95 @@
+"""The cache on this computer: where it is, and how a file gets into it whole or not at all.
+
+A file is written under another name and renamed when it is complete, so that an interrupted run or a full
+disk leaves nothing that looks finished. One lock per product keeps two processes from making the same thing
+twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from labsupport.errors import LabsupportError
+
+_CHUNK_BYTES = 1 << 20
+
+
+class DiskFullError(LabsupportError):
+    """There is not enough room for what was asked."""
+
+
+def cache_directory() -> Path:
+    """`LABSUPPORT_CACHE`, else `labsupport` below `XDG_CACHE_HOME`, else `~/.cache/labsupport`."""
+    chosen = os.environ.get("LABSUPPORT_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "labsupport"
+
+
+def require_free(directory: Path, needed_bytes: int) -> None:
+    """Raise `DiskFullError` if the disk that holds `directory` has less than `needed_bytes` free."""
+    directory.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(directory).free
+    if free < needed_bytes:
+        raise DiskFullError(
+            f"This needs {needed_bytes / 1e9:.1f} GB of disk, and {directory} has {free / 1e9:.1f} GB free.",
+            remedy="Free some space, or set LABSUPPORT_CACHE to a directory on a larger disk.",
+        )
+
+
+@contextmanager
+def full_disk_explained(directory: Path) -> Iterator[None]:
+    """Turn the system's "no space left" into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFullError(
+            f"The disk that holds {directory} is full; nothing half-written was kept as finished.",
+            remedy="Free some space, or set LABSUPPORT_CACHE to a directory on a larger disk, and try again.",
+        ) from None
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """A path to write to; it becomes `target` when the block ends well and is removed when it does not.
+
+    The caller holds the lock of `target`, so that the unfinished file of an earlier, killed run may be
+    replaced.
+    """
+    unfinished = target.with_name(target.name + ".unfinished")
+    try:
+        with full_disk_explained(target.parent):
+            yield unfinished
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(product: Path) -> Iterator[None]:
+    """Hold the lock of `product`; a second process waits here until the first has made it."""
+    product.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(product.with_name(product.name + ".lock")):
+        yield
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
