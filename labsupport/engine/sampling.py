@@ -17,6 +17,7 @@ from labsupport.engine.messages import SamplingParams
 from labsupport.engine.plan import Draw, Drawn
 
 Logits = NDArray[np.float32]
+_FEW = 256
 
 
 def draw(logits: Logits, how: Draw) -> Drawn:
@@ -29,19 +30,42 @@ def draw(logits: Logits, how: Draw) -> Drawn:
 
 def probabilities(logits: Logits, params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The tokens that can be drawn, likeliest first, and their probabilities; `temperature` is above 0."""
-    tokens = _likeliest(logits, params.top_k or len(logits))
-    scaled = logits[tokens].astype(np.float64) / params.temperature
-    weights = np.exp(scaled - scaled[0])
+    most = min(params.top_k or len(logits), len(logits))
+    # Sorting a whole vocabulary is slow, and what the filters keep is nearly always among the likeliest few.
+    count = most if params.top_k else min(_FEW, most)
+    tokens, weights = _filtered(logits, params, count)
+    while len(tokens) == count < most:  # perhaps they keep more than that
+        count = min(16 * count, most)
+        tokens, weights = _filtered(logits, params, count)
+    return tokens, weights / weights.sum()
+
+
+def _filtered(
+    logits: Logits, params: SamplingParams, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Those of the `count` likeliest that top-p and min-p keep, and their weights."""
+    tokens = _likeliest(logits, count)
+    weights = _weights(logits[tokens], logits[tokens[0]], params)
     if params.top_p < 1:
+        total = (weights if params.top_k else _weights(logits, logits[tokens[0]], params)).sum()
         before = np.cumsum(weights) - weights  # the mass of all that are likelier
-        weights = weights[before < params.top_p * weights.sum()]
+        weights = weights[before < params.top_p * total]
     if params.min_p > 0:
         weights = weights[weights >= params.min_p * weights[0]]
-    return tokens[: len(weights)], weights / weights.sum()
+    return tokens[: len(weights)], weights
+
+
+def _weights(logits: Logits, peak: np.float32, params: SamplingParams) -> NDArray[np.float64]:
+    return np.exp((logits - peak).astype(np.float64) / params.temperature)
 
 
 def _sample(logits: Logits, how: Draw) -> int:
-    tokens, chances = probabilities(logits, how.params)
+    params = how.params
+    if params.top_k or params.top_p < 1 or params.min_p > 0:
+        tokens, chances = probabilities(logits, params)
+    else:  # every token can be drawn, in whatever order
+        weights = _weights(logits, logits.max(), params)
+        tokens, chances = np.arange(len(logits)), weights / weights.sum()
     # A counter-based generator: the n-th number of a seed's stream needs no state, so nothing is lost when a
     # sequence is preempted and computed again.
     generator = np.random.Generator(np.random.Philox(key=how.seed % 2**64, counter=how.index))

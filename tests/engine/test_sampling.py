@@ -92,3 +92,18 @@ def test_logprobs_are_the_models_own_before_temperature_and_filters():
     assert [token for token, _ in drawn.top] == [1, 3, 4]
     assert [logprob for _, logprob in drawn.top] == pytest.approx(np.log([0.4, 0.3, 0.2]), rel=1e-5)
     assert draw(LOGITS, Draw(params(temperature=0.0, logprobs=0), 0, 0)).top == ()
+
+
+@pytest.mark.parametrize("filters", [{"top_p": 0.5}, {"top_p": 0.999}, {"min_p": 0.1}, {"min_p": 1e-4}, {}])
+def test_a_large_vocabulary_is_filtered_like_a_fully_sorted_one(filters):
+    # Given 2,000 logits, and the definition spelled out over all of them in order
+    logits = np.random.default_rng(3).normal(0, 2, 2000).astype(np.float32)
+    order = np.argsort(-logits, kind="stable")
+    weights = np.exp(logits[order].astype(np.float64))
+    weights /= weights.sum()
+    kept = np.cumsum(weights) - weights < filters.get("top_p", 2)
+    kept &= weights >= filters.get("min_p", 0) * weights[0]
+    # Then the tokens and their chances are those, whether few or nearly all are kept
+    tokens, chances = probabilities(logits, params(**filters))
+    assert tokens.tolist() == order[kept].tolist()
+    assert chances == pytest.approx(weights[kept] / weights[kept].sum(), rel=1e-5)

@@ -357,3 +357,21 @@ def test_no_announcement_reaches_past_the_step_that_has_to_drop_a_kept_prefix():
     assert 0 < dropping < 45
     assert all(place + plan.unchanged_for <= dropping for place, plan in enumerate(plans[:dropping]))
     assert plans[dropping - 2].unchanged_for == 2
+
+
+def test_what_a_sequence_generates_does_not_change_who_is_let_in_beside_it():
+    # Given one that will hold 31 of 64 cells, and one that needs 47 and begins with what the first says
+    scheduler, runner = build()
+    said = what_it_says_alone(runner, [1, 2], 30)
+    scheduler.submit(sequence("first", [1, 2], 30, order=(0.0, 0)))
+    scheduler.submit(sequence("second", said[:30], 18, order=(1.0, 1)))
+    plans = []
+    while not plans or "first" in scheduler._sequences:
+        plans.append(scheduler.schedule(0.0))
+        scheduler.commit(plans[-1], runner.step(plans[-1]), 0.0)
+    # Then it is not let in half-way, for the first had announced that nothing changes until its end
+    assert [len(plan.rows) for plan in plans] == [1] * 30
+    assert plans[1].unchanged_for == 29
+    # And afterwards it shares what the first has left
+    second = scheduler.schedule(0.0).sequences[0]
+    assert (second.request_id, second.num_cached) == ("second", 29)
