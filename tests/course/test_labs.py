@@ -14,9 +14,11 @@ import pytest
 
 from labsupport.grading.check import ask
 from labsupport.grading.exercise import Exercise, Lab
+from labsupport.grading.grade import draw_seed, grade
 from labsupport.grading.judge import Verdict, judge
 from labsupport.grading.labs import LABS, exercises
 from labsupport.grading.release import solved_notebook, student_notebook, written
+from labsupport.grading.submission import Submission
 from tests.course.answers import Answers, Wrong
 
 LABS_FOLDER = Path(__file__).parents[2] / "labs"
@@ -120,6 +122,16 @@ def test_the_points_on_the_page_are_the_points_given(lab):
     for exercise in lab.exercises:
         assert cells[f"check_{exercise.name}"].metadata.nbgrader.points == exercise.points
         assert cells[f"check_{exercise.name}"].source == f'check("{exercise.name}")'
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(("build", "share"), [(solved_notebook, 1), (student_notebook, 0)])
+def test_solved_and_untouched_labs_score_full_and_nothing_through_the_sandbox(lab, build, share, tmp_path):
+    path = tmp_path / lab.notebook
+    path.write_text(written(build(lab, LABS_FOLDER)), encoding="utf-8")
+    result = grade(Submission("somebody", lab, path), seed=draw_seed())
+    assert (result.status, result.notes) == ("graded", ())
+    assert result.earned == share * lab.points
 
 
 def test_the_student_notebook_is_what_its_source_gives_and_holds_no_solution(lab):
