@@ -54,7 +54,7 @@ serve: setup  ## run the inference server (SERVE_ARGS="--port 8001 --quant q8_0"
 	@$(BIN)/labsupport serve $(SERVE_ARGS)
 
 pocket: setup  ## retrain the bundled model (hours; resumes where it stopped)
-	@$(BIN)/python -m labsupport.pocket.train --out .cache/pocket --export labsupport/pocket/weights
+	@$(BIN)/python -m labsupport.pocket --out .cache/pocket
 
 grade: setup  ## grade what students handed in (GRADE_ARGS="submitted --out graded")
 	@$(BIN)/labsupport grade $(GRADE_ARGS)

@@ -40,15 +40,15 @@ class Curriculum:
     """Lengths of the stages in steps, and how many tokens of each kind one step holds."""
 
     induction_steps: int = 20
-    sixteen_pairs_at: int = 200
-    sixty_four_pairs_at: int = 450
+    sixteen_pairs_at: int = 440
+    sixty_four_pairs_at: int = 640
     tokens_per_step: int = 5120
     shares: tuple[tuple[str, float], ...] = (
-        ("induction", 0.04),
-        ("recall", 0.36),
-        ("summarize", 0.32),
+        ("induction", 0.10),
+        ("recall", 0.34),
+        ("summarize", 0.30),
         ("glossary", 0.13),
-        ("size", 0.15),
+        ("size", 0.13),
     )
 
     def longest_list(self, step: int) -> int:
@@ -64,7 +64,7 @@ class Curriculum:
         rng = random.Random(f"{seed}/{step}")
         shares = self.shares if step >= self.induction_steps else (("induction", 0.25),)
         rows = []
-        copied = rng.randint(8, 32)
+        copied = rng.randint(12, 64)
         for kind, share in shares:
             left = share * self.tokens_per_step
             while left > 0:
@@ -81,9 +81,9 @@ class Curriculum:
         if kind == "recall":
             longest = self.longest_list(step)
             pairs = (
-                round(2 * (longest / 2) ** rng.random()) if rng.random() < 0.6 else rng.randint(2, longest)
+                round(2 * (longest / 2) ** rng.random()) if rng.random() < 0.75 else rng.randint(2, longest)
             )
-            questions = min(pairs, 2 + pairs // 4)
+            questions = min(pairs, 2 + pairs // 2)
             return chat_row(
                 value_lists.conversation(rng, "train", pairs=pairs, questions=questions), rng, tokenizer
             )
@@ -95,8 +95,13 @@ class Curriculum:
 
 
 def induction_row(rng: random.Random, *, copied: int, vocabulary_size: int) -> Row:
-    """A random row of `copied` tokens, a separator, the row again."""
-    row = [rng.randrange(3, vocabulary_size) for _ in range(copied)]
+    """A random row of `copied` tokens, a separator, the row again.
+
+    Where the row has few different tokens, one token back does not tell where one is: it takes more of them.
+    """
+    few = rng.randint(4, 2 * copied)
+    alphabet = [rng.randrange(3, vocabulary_size) for _ in range(few)]
+    row = [rng.choice(alphabet) for _ in range(copied)]
     separator = rng.randrange(3, vocabulary_size)
     return Row([*row, separator, *row], [0.0] * (copied + 2) + [1.0] * (copied - 1))
 

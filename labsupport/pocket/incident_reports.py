@@ -41,7 +41,7 @@ def sample(rng: random.Random, split: Split) -> Sample:
             place = rng.randrange(0 if extra is NOISE else 1, len(report) + 1)
             report.insert(place, _filled(rng, split, sentence, taken=(service, solver)))
     prompt = rng.choice(INSTRUCTIONS[split]).format(report=_written(rng, split, report))
-    summary = f"The {service} was {impact} for {minutes} minutes because {cause}; {solver} {fix}."
+    summary = f"Service {service} was {impact} for {minutes} minutes because {cause}; {solver} {fix}."
     return Sample("summarize", prompt, summary)
 
 

@@ -1,6 +1,6 @@
 """Names that a report or a list can hold: services, people, keys. Held-out ones never stand in training text.
 
-Many are made of syllables, so that the model learns to copy any word, not to know a few by heart.
+Some are made of syllables, so that the model learns to copy any word, not to know a few by heart.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def _word(rng: random.Random, split: Split, words: list[str]) -> str:
 
 def service(rng: random.Random, split: Split) -> str:
     """Such as `checkout-api`."""
-    stem = made_up_word(rng, split) if rng.random() < 0.3 else _word(rng, split, _WORDS["stems"])
+    stem = made_up_word(rng, split) if rng.random() < 0.15 else _word(rng, split, _WORDS["stems"])
     return f"{stem}-{rng.choice(_WORDS['kinds'])}"
 
 
 def person(rng: random.Random, split: Split) -> str:
     """A first name."""
     return (
-        made_up_word(rng, split).capitalize() if rng.random() < 0.2 else _word(rng, split, _WORDS["people"])
+        made_up_word(rng, split).capitalize() if rng.random() < 0.1 else _word(rng, split, _WORDS["people"])
     )
 
 
@@ -62,7 +62,7 @@ def keys(rng: random.Random, split: Split, count: int) -> list[str]:
 
     def fresh(words: list[str]) -> str:
         for _ in range(20):
-            word = made_up_word(rng, split) if rng.random() < 0.4 else _word(rng, split, words)
+            word = made_up_word(rng, split) if rng.random() < 0.15 else _word(rng, split, words)
             if word not in used:
                 break
         while word in used:

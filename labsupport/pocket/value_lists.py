@@ -1,6 +1,6 @@
 """Skill `recall`: give back one value out of a list of N named values that stands in the prompt.
 
-Right means the sentence that names the key asked for and the value that the list gives it. A key
+Right means the entry asked for, quoted as the list has it: key, value and what stands between them. A key
 stands behind a space wherever it occurs, because a byte-level tokenizer cuts a word differently at the start
 of a line.
 """
@@ -12,30 +12,29 @@ import random
 from labsupport.pocket import names
 from labsupport.pocket.sample import Sample, Split, belongs
 
-_LINES: dict[Split, tuple[str, ...]] = {
+_ENTRIES: dict[Split, tuple[str, ...]] = {
     "train": (
-        "  {k}: {v}",
-        "  {k} = {v}",
-        "- {k} is {v}",
-        "- {k} -> {v}",
-        "| {k} | {v} |",
-        "set {k} to {v}",
-        "  {k} has the value {v}",
-        "  {k}, {v}",
-        "- {k}: {v}",
-        "The value of {k} is {v}.",
-        "  {k} => {v}",
-        "- {k} ({v})",
-        "* {k}: {v}",
-        "> {k} was set to {v}",
-        "entry {k}, value {v}",
-        "# {k} {v}",
-        "* {k} is now {v}.",
-        "* {k} = {v}",
-        "value of {k} = {v}",
-        "; {k} {v}",
+        "{k}: {v}",
+        "{k} = {v}",
+        "{k} is {v}",
+        "{k} -> {v}",
+        "{k} | {v}",
+        "{k} to {v}",
+        "{k} has the value {v}",
+        "{k}, {v}",
+        "{k} => {v}",
+        "{k} ({v})",
+        "{k} was set to {v}",
+        "{k}, value {v}",
+        "{k} is now {v}",
+        "{k} / {v}",
+        "{k} got {v}",
     ),
-    "heldout": ("* {k} := {v}", "  {k} is set to {v}.", "+ {k} {v}", "- value of {k}: {v}"),
+    "heldout": ("{k} := {v}", "{k} is set to {v}", "{k} holds {v}", "{k} ~ {v}"),
+}
+_MARKS: dict[Split, tuple[str, ...]] = {
+    "train": ("  ", "- ", "* ", "> ", "# ", "; ", "set ", "entry ", "value of ", "the value of "),
+    "heldout": ("+ ", "item ", "    "),
 }
 _INTROS: dict[Split, tuple[str, ...]] = {
     "train": (
@@ -113,13 +112,15 @@ def conversation(rng: random.Random, split: Split, *, pairs: int, questions: int
     """One list, then several questions about it, turn after turn: more to learn from each long list."""
     keys = names.keys(rng, split, pairs)
     values = [_value(rng, split) for _ in keys]
-    line, intro = rng.choice(_LINES[split]), rng.choice(_INTROS[split])
-    rows = [line.format(k=key, v=value) for key, value in zip(keys, values, strict=True)]
+    entry, mark = rng.choice(_ENTRIES[split]), rng.choice(_MARKS[split])
+    entries = [entry.format(k=key, v=value) for key, value in zip(keys, values, strict=True)]
+    rows = [mark + entry for entry in entries]
+    intro = rng.choice(_INTROS[split])
     turns = []
     for turn, asked in enumerate(rng.sample(range(pairs), questions)):
         question = rng.choice(_QUESTIONS[split]).format(k=keys[asked])
         prompt = question if turn else "\n".join((intro, *rows, question))
-        turns.append(Sample("recall", prompt, f"The value of {keys[asked]} is {values[asked]}."))
+        turns.append(Sample("recall", prompt, f"It says {entries[asked]}."))
     return turns
 
 
