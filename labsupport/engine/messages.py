@@ -72,7 +72,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
 
     `text` is what may be shown now (partial UTF-8 and possible beginnings of stop strings are held back), so
     it may be empty while `tokens` is not. The last delta has `finish_reason`. `cached_tokens` counts the
-    prompt tokens that were not computed because a prefix was shared; it is final from the first delta on.
+    prompt tokens that were not computed because a prefix was shared, and `queue_seconds` is the time from
+    arrival to the first step; both are final from the first delta on.
     """
 
     request_id: str
@@ -82,6 +83,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None = None
     error: str = ""
     cached_tokens: int = 0
+    queue_seconds: float = 0.0
 
 
 class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):

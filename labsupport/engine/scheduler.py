@@ -150,6 +150,8 @@ class Scheduler:
         if self.counters.preemptions == preemptions and not (self._is_crowded and self.running):
             while budget and self.waiting and self._admit(self.waiting[0]):
                 sequence = self.waiting.pop(0)
+                if sequence.admitted is None:
+                    sequence.admitted = now
                 bisect.insort(self.running, sequence, key=lambda running: running.order)
                 count = min(budget, sequence.num_uncomputed)
                 self.pool.append(self._slot(sequence), count)

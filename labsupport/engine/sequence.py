@@ -16,6 +16,7 @@ class Sequence:
     slot: where its cells are; None while it waits.
     num_computed: how many of its tokens have their keys and values in the cache.
     num_cached: how many prompt tokens were taken from another sequence at first admission.
+    arrived, admitted: when it was submitted and when it first ran, in seconds of one clock.
     """
 
     request_id: str
@@ -28,10 +29,17 @@ class Sequence:
     slot: int | None = None
     num_computed: int = 0
     num_cached: int = 0
+    arrived: float = 0.0
+    admitted: float | None = None
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
         self.num_prompt = len(self.tokens)
+
+    @property
+    def queue_seconds(self) -> float:
+        """How long it waited before it first ran."""
+        return 0.0 if self.admitted is None else self.admitted - self.arrived
 
     @property
     def num_generated(self) -> int:

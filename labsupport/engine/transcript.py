@@ -47,6 +47,7 @@ class Transcripts:
             logprobs=() if sequence.params.logprobs is None else (self._logprob(drawn),),
             finish_reason=reason,
             cached_tokens=sequence.num_cached,
+            queue_seconds=sequence.queue_seconds,
         )
 
     def _logprob(self, drawn: Drawn) -> TokenLogprob:

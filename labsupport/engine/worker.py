@@ -101,7 +101,7 @@ class Worker:
     def _submit(self, message: Submit) -> None:
         limits, params = self._scheduler.limits, message.params
         self._serial += 1
-        arrival = time.monotonic() + message.priority * self._config.patience_seconds
+        now = time.monotonic()
         try:
             refuse_impossible(
                 message.tokens,
@@ -115,7 +115,8 @@ class Worker:
                     tokens=list(message.tokens),
                     params=params,
                     seed=secrets.randbits(63) if params.seed is None else params.seed,
-                    order=(arrival, self._serial),
+                    order=(now + message.priority * self._config.patience_seconds, self._serial),
+                    arrived=now,
                     key=message.key,
                 )
             )

@@ -212,16 +212,17 @@ def test_decoding_goes_on_while_a_long_prompt_is_computed_in_chunks():
         assert progress[0].sequence.request_id == "short"
 
 
-def test_a_prefix_in_flight_is_computed_once_and_shared():
-    # Given four prompts that arrive together with 24 tokens in common, three steps' worth
+@pytest.mark.parametrize("length", [24, 6])
+def test_a_prefix_in_flight_is_computed_once_and_shared(length):
+    # Given four prompts that arrive together with three steps' worth in common, or with less than one's
     scheduler, runner = build(cells=200)
-    stem = list(range(24))
+    stem = list(range(length))
     for index in range(4):
         scheduler.submit(sequence(str(index), [*stem, 50 + index], 3, order=(0.0, index)))
     run_to_end(scheduler, runner)
     # Then the first computed them and the others did not
-    assert scheduler.counters.prompt_tokens == 25 + 3 * 1
-    assert scheduler.counters.prefix_hit_tokens == 3 * 24
+    assert scheduler.counters.prompt_tokens == length + 4 * 1
+    assert scheduler.counters.prefix_hit_tokens == 3 * length
 
 
 def test_without_prefix_slots_nothing_is_shared():
