@@ -39,16 +39,16 @@ class Row:
 class Curriculum:
     """Lengths of the stages in steps, and how many tokens of each kind one step holds."""
 
-    induction_steps: int = 20
-    sixteen_pairs_at: int = 440
-    sixty_four_pairs_at: int = 640
+    induction_steps: int = 0
+    sixteen_pairs_at: int = 60
+    sixty_four_pairs_at: int = 260
     tokens_per_step: int = 5120
     shares: tuple[tuple[str, float], ...] = (
-        ("induction", 0.10),
-        ("recall", 0.34),
-        ("summarize", 0.30),
-        ("glossary", 0.13),
-        ("size", 0.13),
+        ("induction", 0.06),
+        ("recall", 0.28),
+        ("summarize", 0.36),
+        ("glossary", 0.15),
+        ("size", 0.15),
     )
 
     def longest_list(self, step: int) -> int:

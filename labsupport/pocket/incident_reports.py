@@ -28,11 +28,10 @@ from labsupport.pocket.sample import Sample, Split, belongs
 
 def sample(rng: random.Random, split: Split) -> Sample:
     """A report of three to seven sentences and its summary."""
-    family = rng.choice(FAMILIES[split])
-    cause = _filled(rng, split, f"{rng.choice(family.things)} {rng.choice(family.faults)}")
-    fix = _filled(rng, split, rng.choice(family.fixes))
+    cause, fix, impact = _what_happened(rng, split)
+    cause, fix = _filled(rng, split, cause), _filled(rng, split, fix)
     service, solver = names.service(rng, split), names.person(rng, split)
-    impact, minutes = rng.choice(IMPACTS[split]), _minutes(rng, split)
+    minutes = _minutes(rng, split)
     facts = {"s": service, "i": impact, "m": minutes, "c": cause, "f": fix, "p": solver}
 
     report = [_filled(rng, split, sentence.format(**facts)) for sentence in _outline(rng, split)]
@@ -43,6 +42,47 @@ def sample(rng: random.Random, split: Split) -> Sample:
     prompt = rng.choice(INSTRUCTIONS[split]).format(report=_written(rng, split, report))
     summary = f"Service {service} was {impact} for {minutes} minutes because {cause}; {solver} {fix}."
     return Sample("summarize", prompt, summary)
+
+
+def _what_happened(rng: random.Random, split: Split) -> tuple[str, str, str]:
+    """Cause, fix and impact: from one family; in training mostly free combinations of words."""
+    family = rng.choice(FAMILIES[split])
+    cause = f"{rng.choice(family.things)} {rng.choice(family.faults)}"
+    fix, impact = rng.choice(family.fixes), rng.choice(IMPACTS[split])
+    if split == "train" and rng.random() < 0.7:
+        cause = f"{_some_thing(rng)} {_word(rng, 'broke')} {_some_thing(rng)}"
+        if rng.random() < 0.3:
+            cause += (
+                f" {rng.choice(('overnight', 'at night', 'twice', 'too late', 'by mistake', 'for hours'))}"
+            )
+    if split == "train" and rng.random() < 0.7:
+        fix = f"{_word(rng, 'mended')} {_some_thing(rng)}"
+        if rng.random() < 0.3:
+            fix += f" {rng.choice(('to', 'by', 'at'))} <number>"
+    if split == "train" and rng.random() < 0.7:
+        impact = f"{_word(rng, 'suffering')} {_word(rng, 'things_lost')}"
+    held_out = FAMILIES["heldout"]
+    taken = {fault for each in held_out for fault in each.faults} | {
+        f for each in held_out for f in each.fixes
+    }
+    if split == "train" and (impact in IMPACTS["heldout"] or fix in taken or any(f in cause for f in taken)):
+        return _what_happened(rng, split)
+    return cause, fix, impact
+
+
+def _some_thing(rng: random.Random) -> str:
+    adjective = f"{_word(rng, 'adjectives')} " if rng.random() < 0.4 else ""
+    thing = f"the {adjective}{_word(rng, 'nouns')}"
+    chance = rng.random()
+    if chance < 0.15:
+        return f"{thing} of <service>"
+    if chance < 0.3:
+        return f"{thing} on <host>"
+    return thing
+
+
+def _word(rng: random.Random, kind: str) -> str:
+    return rng.choice(names.WORDS[kind])
 
 
 def _outline(rng: random.Random, split: Split) -> list[str]:

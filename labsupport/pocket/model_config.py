@@ -21,7 +21,7 @@ def llama_config(vocabulary_size: int) -> Any:
         head_dim=64,
         max_position_embeddings=CONTEXT_TOKENS,
         rms_norm_eps=1e-5,
-        rope_theta=500_000.0,
+        rope_theta=10_000_000.0,
         initializer_range=0.0625,
         tie_word_embeddings=True,
         bos_token_id=0,

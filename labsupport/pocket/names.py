@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from labsupport.pocket.sample import Split, belongs
 
-_WORDS: dict[str, list[str]] = {
+WORDS: dict[str, list[str]] = {
     part: words.split()
     for part, words in tomllib.loads(
         files("labsupport.pocket").joinpath("words.toml").read_text(encoding="utf-8")
@@ -23,14 +23,13 @@ def made_up_word(rng: random.Random, split: Split) -> str:
     """A pronounceable word, mostly of two syllables."""
     while True:
         syllables = (
-            rng.choice(_WORDS["onsets"]) + rng.choice(_WORDS["vowels"])
-            for _ in range(rng.choice((1, 1, 1, 2)))
+            rng.choice(WORDS["onsets"]) + rng.choice(WORDS["vowels"]) for _ in range(rng.choice((1, 1, 1, 2)))
         )
         word = (
             "".join(syllables)
-            + rng.choice(_WORDS["onsets"])
-            + rng.choice(_WORDS["vowels"])
-            + rng.choice(_WORDS["codas"])
+            + rng.choice(WORDS["onsets"])
+            + rng.choice(WORDS["vowels"])
+            + rng.choice(WORDS["codas"])
         )
         if belongs(word, split):
             return word
@@ -45,15 +44,13 @@ def _word(rng: random.Random, split: Split, words: list[str]) -> str:
 
 def service(rng: random.Random, split: Split) -> str:
     """Such as `checkout-api`."""
-    stem = made_up_word(rng, split) if rng.random() < 0.15 else _word(rng, split, _WORDS["stems"])
-    return f"{stem}-{rng.choice(_WORDS['kinds'])}"
+    stem = made_up_word(rng, split) if rng.random() < 0.15 else _word(rng, split, WORDS["stems"])
+    return f"{stem}-{rng.choice(WORDS['kinds'])}"
 
 
 def person(rng: random.Random, split: Split) -> str:
     """A first name."""
-    return (
-        made_up_word(rng, split).capitalize() if rng.random() < 0.1 else _word(rng, split, _WORDS["people"])
-    )
+    return made_up_word(rng, split).capitalize() if rng.random() < 0.1 else _word(rng, split, WORDS["people"])
 
 
 def keys(rng: random.Random, split: Split, count: int) -> list[str]:
@@ -70,4 +67,4 @@ def keys(rng: random.Random, split: Split, count: int) -> list[str]:
         used.add(word)
         return word
 
-    return [f"{fresh(_WORDS['qualities'])}-{fresh(_WORDS['things'])}" for _ in range(count)]
+    return [f"{fresh(WORDS['qualities'])}-{fresh(WORDS['things'])}" for _ in range(count)]

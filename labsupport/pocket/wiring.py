@@ -1,16 +1,15 @@
-"""Starting values that can copy: an induction head, wired by hand in the first two layers, for training to
-refine.
+"""Starting values that can copy: an induction head wired by hand, for training to refine.
 
 A model this small learns the grammar of its corpus long before it learns to copy, and copying is what most
-of its skills need. So it does not start from noise alone. In layer 0 two heads look at the token before and
-write a note of it beside the current token; in layer 1 two heads look for the place whose note is the
-current token, and copy what stands there. That is the induction circuit of Olsson et al., "In-context
-Learning and Induction Heads", 2022,
-https://transformer-circuits.pub/2022/in-context-learning-and-induction-heads/. Everything else starts as
-noise.
+of its skills need. So it does not start from noise alone. In layer 0, heads look one token back, two tokens
+back and at a blur of the last eight, and leave notes of what they saw beside the current token. In layer 1,
+two heads look for the place whose notes agree with what has just been read, and copy the token that stands
+there. That is the induction circuit of Olsson et al., "In-context Learning and Induction Heads", 2022,
+https://transformer-circuits.pub/2022/in-context-learning-and-induction-heads/, with more than one token of
+context, so that it can tell `otter: 4731` from the other entries of a list. Everything else starts as noise.
 
-Right means: before any training, a random row of tokens that is repeated is predicted far better than by
-chance.
+Right means: before any training, a repeated row of random tokens is predicted far better than by chance, and
+of a short list, entries are quoted with their digits.
 """
 
 from __future__ import annotations
@@ -19,57 +18,102 @@ from typing import Any
 
 import torch
 
-_NOTE_WIDTH = 40  # numbers in the note that one head leaves about the token before
-_FAST_PAIRS = 12  # the rotary pairs that tell neighbouring positions apart
-_LOOKBACK_SHARPNESS = 7.0
-_MATCH_SHARPNESS = 5.0
-_NOTE_STRENGTH = 0.09
+_ONE_BACK, _TWO_BACK, _BLUR = 14, 8, 18  # numbers in a note of each kind
+_CONSTANT = (
+    0.25  # column 0 of every embedding, for heads that look at positions only; it moves all logits alike
+)
+_SHARPNESS = 7.0
+_BLUR_SHARPNESS = 3.0
+_BLUR_CENTRE = 4.5  # tokens back
+_NOTE_STRENGTH = 0.15
+_MATCH_STRENGTH = 5.0
 _COPY_STRENGTH = 0.8
-_QUIET = 0.05  # of the usual strength, for every part that is not wired
+_QUIET = 0.02  # of the usual strength, for every part that is not wired
 
 
 @torch.no_grad()
 def wire_induction(model: Any, *, generator: torch.Generator) -> None:
-    """Overwrite the starting values of a Llama whose query heads 0 and 2 belong to KV heads 0 and 1."""
+    """Overwrite the starting values of a Llama with four query heads of 64 and two KV heads."""
     config = model.config
-    hidden, head, pairs = config.hidden_size, config.head_dim, config.head_dim // 2
-    notes = hidden - 2 * _NOTE_WIDTH  # the residual stream's last columns are kept free for the notes
-    frequencies = config.rope_parameters["rope_theta"] ** (-torch.arange(pairs) / pairs)
-    fast = (torch.arange(pairs) < _FAST_PAIRS).float()
-    slow = torch.arange(pairs - _NOTE_WIDTH // 2, pairs)
-    slow = torch.cat((slow, slow + pairs))  # pairs that turn so slowly that distance hardly matters
-    directions = torch.empty(notes - 1, notes - 1)
+    head, pairs = config.head_dim, config.head_dim // 2
+    turns = config.rope_parameters["rope_theta"] ** (-torch.arange(pairs) / pairs)  # radians a token
+    notes = _Notes(config.hidden_size)
+    directions = torch.empty(notes.first - 1, notes.first - 1)
     torch.nn.init.orthogonal_(directions, generator=generator)
+    sides = [directions[kv * 40 : (kv + 1) * 40].split((_ONE_BACK, _TWO_BACK, _BLUR)) for kv in (0, 1)]
+    meaning = slice(1, notes.first)  # the columns of the residual stream that say which token it is
 
     embedding = model.model.embed_tokens.weight
-    embedding[:, 0] = 0.25  # a constant, for heads that look at positions only; it moves all logits alike
-    embedding[:, 1:notes] /= embedding[:, 1:notes].norm(dim=1, keepdim=True).clamp(min=1e-6)
-    embedding[:, notes:] = 0.0
+    embedding[:, 0] = _CONSTANT
+    embedding[:, meaning] /= embedding[:, meaning].norm(dim=1, keepdim=True).clamp(min=1e-6)
+    embedding[:, notes.first :] = 0.0
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight.mul_(_QUIET)
         layer.mlp.down_proj.weight.mul_(_QUIET)
 
-    before, match = model.model.layers[0].self_attn, model.model.layers[1].self_attn
-    constant = 0.25 / (1.0625 / hidden) ** 0.5  # what RMSNorm makes of column 0 in layer 0
+    # Layer 0: KV head 0 serves the sharp looks of query heads 0 and 1, KV head 1 the blur of query head 2.
+    look = model.model.layers[0].self_attn
+    for projection in (look.q_proj, look.k_proj, look.v_proj, look.o_proj):
+        projection.weight.zero_()
+    column_0 = _CONSTANT / ((1 + _CONSTANT**2) / config.hidden_size) ** 0.5  # after RMSNorm
+    sharp = (torch.arange(pairs) < 12) * (_SHARPNESS / column_0)
+    blurred = torch.zeros(pairs)
+    blurred[2:5], blurred[5:14] = 1.0, 1.5**0.5
+    blurred *= _BLUR_SHARPNESS / column_0
+    query, key = look.q_proj.weight[:, 0].view(4, 2, pairs), look.k_proj.weight[:, 0].view(2, 2, pairs)
+    for q, kv, strength, back in ((0, 0, sharp, 1.0), (1, 0, sharp, 2.0), (2, 1, blurred, _BLUR_CENTRE)):
+        key[kv, 0] = strength
+        query[q, 0], query[q, 1] = strength * (back * turns).cos(), -strength * (back * turns).sin()
+    seen = (
+        torch.cat((sides[0][0], sides[1][0], sides[0][1], sides[1][1])),
+        torch.cat((sides[0][2], sides[1][2])),
+    )
     for kv in (0, 1):
-        query, key = slice(2 * kv * head, (2 * kv + 1) * head), slice(kv * head, (kv + 1) * head)
-        note = slice(notes + kv * _NOTE_WIDTH, notes + (kv + 1) * _NOTE_WIDTH)
-        seen = directions[kv * head : (kv + 1) * head]  # which side of a token this head knows
+        look.v_proj.weight[kv * head : kv * head + len(seen[kv]), meaning] = seen[kv]
+    for kv in (0, 1):
+        one, two, blur = kv * _ONE_BACK, 2 * _ONE_BACK + kv * _TWO_BACK, kv * _BLUR
+        for q, rows, value, strength in (
+            (0, notes.one_back[kv], one, 1.0),
+            (0, notes.one_back_for_match[kv], two, 1.0),
+            (1, notes.two_back[kv], two, 1.0),
+            (2, notes.blur[kv], blur, 2.0),
+        ):
+            width = rows.stop - rows.start
+            columns = slice(q * head + value, q * head + value + width)
+            look.o_proj.weight[rows, columns] = _NOTE_STRENGTH * strength * torch.eye(width)
 
-        for projection, rows in ((before.q_proj, query), (before.k_proj, key), (before.v_proj, key)):
+    # Layer 1: query heads 0 and 2 compare what was just read with the notes, and copy what stands there.
+    match = model.model.layers[1].self_attn
+    slow = torch.arange(pairs - 20, pairs)  # pairs that turn so slowly that distance hardly matters
+    slow = torch.cat((slow, slow + pairs))[torch.randperm(40, generator=generator)]
+    for kv in (0, 1):
+        query_rows, key_rows = slice(2 * kv * head, (2 * kv + 1) * head), slice(kv * head, (kv + 1) * head)
+        for projection, rows in ((match.q_proj, query_rows), (match.k_proj, key_rows)):
             projection.weight[rows] = 0.0
-        size = _LOOKBACK_SHARPNESS / constant
-        before.q_proj.weight[query, 0] = torch.cat((fast, torch.zeros(pairs))) * size
-        before.k_proj.weight[key, 0] = torch.cat((fast * frequencies.cos(), fast * frequencies.sin())) * size
-        before.v_proj.weight[key, 1:notes] = seen
-        before.o_proj.weight[:, query] = 0.0
-        before.o_proj.weight[note, query] = _NOTE_STRENGTH * torch.eye(_NOTE_WIDTH, head)
+        parts = slow.split((_ONE_BACK, _TWO_BACK, _BLUR))
+        match.q_proj.weight[query_rows.start + parts[0], meaning] = _MATCH_STRENGTH * sides[kv][0]
+        for part, asked, strength in ((1, notes.one_back_for_match[kv], 3.0), (2, notes.blur[kv], 3.0)):
+            rows = query_rows.start + parts[part]
+            match.q_proj.weight[rows, asked] = _MATCH_STRENGTH * strength * torch.eye(len(rows))
+        for part, noted in enumerate((notes.one_back[kv], notes.two_back[kv], notes.blur[kv])):
+            match.k_proj.weight[key_rows.start + parts[part], noted] = torch.eye(len(parts[part]))
+        token = directions[kv * head : (kv + 1) * head]
+        match.v_proj.weight[key_rows] = 0.0
+        match.v_proj.weight[key_rows, meaning] = token
+        match.o_proj.weight[:, query_rows] = 0.0
+        match.o_proj.weight[meaning, query_rows] = _COPY_STRENGTH * token.T
 
-        for projection, rows in ((match.q_proj, query), (match.k_proj, key), (match.v_proj, key)):
-            projection.weight[rows] = 0.0
-        rows = slow + query.start
-        match.q_proj.weight[rows, 1:notes] = _MATCH_SHARPNESS * seen[:_NOTE_WIDTH]
-        match.k_proj.weight[slow + key.start, note] = torch.eye(_NOTE_WIDTH)
-        match.v_proj.weight[key, 1:notes] = seen
-        match.o_proj.weight[:, query] = 0.0
-        match.o_proj.weight[1:notes, query] = _COPY_STRENGTH * seen.T
+
+class _Notes:
+    """Which columns of the residual stream, from `first` to its end, hold which note for which KV head."""
+
+    def __init__(self, hidden_size: int) -> None:
+        widths = (_ONE_BACK, _TWO_BACK, _TWO_BACK, _BLUR)
+        self.first = hidden_size - 2 * sum(widths)
+        place = self.first
+        columns: list[list[slice]] = [[], [], [], []]
+        for _ in (0, 1):
+            for kind, width in enumerate(widths):
+                columns[kind].append(slice(place, place + width))
+                place += width
+        self.one_back, self.two_back, self.one_back_for_match, self.blur = columns
