@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ QUANTS = ("bf16", "f16", "q8_0", "q4_k_m", "q2_k")
 
 _RECIPE = "1"  # raise it when conversion changes, so that no cached file of the old one is used
 _HASHED_WHOLE_BYTES = 1_000_000_000
+_SILENT_WEIGHTS = 100_000_000  # more take long enough to say what is going on
 _CHECKPOINT_FILES = (
     "config.json",
     "generation_config.json",
@@ -149,9 +151,12 @@ def _make(name: str, quant: str, product: Path) -> None:
 
             convert(folder, target, form=form)
 
-    sixteen_bit_bytes = 2 * parameters(shape).total
+    weights = parameters(shape).total
+    sixteen_bit_bytes = 2 * weights
     needed = sixteen_bit_bytes * (1 if quant in ("bf16", "f16") else 2)
     require_free(product.parent, needed + 50_000_000)
+    if weights > _SILENT_WEIGHTS:
+        print(f"making {name} {quant} from {weights / 1e9:.1f} billion weights: minutes…", file=sys.stderr)
     with appearing(product) as target:
         _write_quantized(write, target, quant, product)
     record_of(product).write_text(
