@@ -6,9 +6,9 @@ from __future__ import annotations
 class LabsupportError(Exception):
     """A mistake or a lack that the reader can mend.
 
-    `problem` says what is wrong and what was given; `allowed` what would have been right; `remedy` what to do
-    now. The command line prints the three on lines of their own and exits with `exit_status`; the server turns
-    the subclasses it knows into HTTP errors.
+    `problem` says what is wrong and what was given; `allowed` what would have been right; `remedy` what to
+    do now. The command line prints the three on lines of their own and exits with `exit_status`; the server
+    turns the subclasses it knows into HTTP errors.
     """
 
     exit_status = 1
