@@ -2,7 +2,8 @@
 
 One module per lab (`lab01.py`, …) with `ANSWERS: dict[str, Answers]`, one entry per exercise. Write each
 answer as a student would. `blind` is for wrong answers by somebody who has read the exercise, but not its
-checker; they are held to the same standard as `wrong`: refused, and with the message meant for them.
+checker; they are held to the same standard: refused as a mistake that was recognised, in words that they
+name in `says`.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tests.course.answers import Answers, Wrong
+from tests.course.answers.lab01_blind import BLIND
 
 # ---------------------------------------------------------------------------------------------- read_header
 
@@ -447,7 +448,7 @@ ANSWERS = {
             Wrong(header_relative_and_end_as_size, ("start counted from the data", "end taken for size")),
             Wrong(header_forgets_return, ("nothing",)),
         ),
-        blind=(),  # two or more by somebody who has not seen the checker
+        blind=BLIND["read_header"],
     ),
     "count_parameters": Answers(
         right=(count_by_names, count_with_numpy),
@@ -466,7 +467,7 @@ ANSWERS = {
             Wrong(count_expects_every_key, ("older config",)),
             Wrong(count_chameleon, ("type",), says="Chameleon"),
         ),
-        blind=(),  # two or more by somebody who has not seen the checker
+        blind=BLIND["count_parameters"],
     ),
     "quantized_bytes": Answers(
         right=(quantized_row_by_row, quantized_with_math),
@@ -483,7 +484,7 @@ ANSWERS = {
             Wrong(quantized_rounds_down, ("rounded down",)),
             Wrong(quantized_offset_forgotten, ("offsets forgotten",)),
         ),
-        blind=(),  # two or more by somebody who has not seen the checker
+        blind=BLIND["quantized_bytes"],
     ),
     "review_release": Answers(
         right=(review_by_list_of_lacks,),
@@ -499,6 +500,6 @@ ANSWERS = {
             Wrong(review_with_a_wrong_count, ("count that does not fit",)),
             Wrong(review_opens_missing_folder, ("no folder",)),
         ),
-        blind=(),  # two or more by somebody who has not seen the checker
+        blind=BLIND["review_release"],
     ),
 }
