@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from labsupport.grading.check import as_html, with_code
 from labsupport.grading.grade import ABSENT, FAILED, STOPPED, UNREADABLE, Result
+from labsupport.grading.instant_check import as_html, with_code
 
 STATUS_IN_WORDS = {
     ABSENT: "Nothing was handed in. This is not a score of zero.",

@@ -6,8 +6,8 @@ import pytest
 
 from labsupport.errors import LabsupportError
 from labsupport.grading import check
-from labsupport.grading.check import CheckFailedError, with_code
 from labsupport.grading.inside.plain import NotPlainError, as_plain
+from labsupport.grading.instant_check import CheckFailedError, with_code
 from labsupport.grading.judge import same
 
 

@@ -27,6 +27,8 @@ def solve(
     grouped: bool = True,
     own_head_dim: bool = True,
     honour_tie: bool = True,
+    tied_by_default: bool = False,
+    head_dim_by: str = "num_attention_heads",
     output_head: bool = True,
     embedding: bool = True,
     layer_norms: int = 2,
@@ -41,7 +43,8 @@ def solve(
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     ffn, layers = config["intermediate_size"], config["num_hidden_layers"] if all_layers else 1
     kv_heads = config.get("num_key_value_heads", heads) if grouped else heads
-    head_dim = config.get("head_dim", hidden // heads) if own_head_dim else hidden // heads
+    usual = hidden // config.get(head_dim_by, heads)
+    head_dim = config.get("head_dim", usual) if own_head_dim else usual
 
     matrices = [(hidden, heads * head_dim), (hidden, kv_heads * head_dim), (hidden, kv_heads * head_dim)]
     if output_projection:
@@ -55,7 +58,7 @@ def solve(
         feed_forward += 2 * ffn + hidden
 
     vocabulary = config["vocab_size"] * hidden
-    tied = config.get("tie_word_embeddings", False) and honour_tie
+    tied = config.get("tie_word_embeddings", tied_by_default) and honour_tie
     copies = int(embedding) + int(output_head and not tied)
     return (
         copies * vocabulary
@@ -120,6 +123,19 @@ MISTAKES = (
         "You took the head size to be `hidden_size / num_attention_heads`. That is only the default: a "
         "config may name a `head_dim` of its own, and then `q_proj` is no longer square.",
         switches(own_head_dim=False),
+    ),
+    Mistake(
+        "head size from key/value heads",
+        "Right wherever every head has its own keys and values. You divided `hidden_size` by the key/value "
+        "heads: a missing `head_dim` is `hidden_size // num_attention_heads`, for queries, keys and values "
+        "alike.",
+        switches(head_dim_by="num_key_value_heads"),
+    ),
+    Mistake(
+        "tied unless told",
+        "Too small where the config says nothing of `tie_word_embeddings`. Its absence means that they are "
+        "not tied, so the output matrix counts.",
+        switches(tied_by_default=True),
     ),
     Mistake(
         "tied output counted",

@@ -33,6 +33,7 @@ def solve(
     container_bits: int = 1,
     answer_in_bits: bool = False,
     round_up: bool = True,
+    round_rows: bool = False,
     pad_group: bool = False,
     vectors_in_16_bits: bool = True,
 ) -> int:
@@ -52,6 +53,8 @@ def solve(
         bits_per_weight = -(-bits // container_bits) * container_bits
         extra = (scales * scale_bits + offsets * offset_bits) * scale_unit_bits
         total_bits = stored * bits_per_weight + number_of_groups * extra
+        if round_rows:
+            total_bits = rows * (-(-total_bits // (8 * rows)) * 8)  # every row holds the same number of bits
     if answer_in_bits:
         return total_bits
     return -(-total_bits // 8) if round_up else total_bits // 8
@@ -160,6 +163,12 @@ MISTAKES = (
         "Too small by one byte now and then: where the bits do not fill the last byte, that byte is still "
         "needed. Round up.",
         switches(round_up=False),
+    ),
+    Mistake(
+        "rows rounded up",
+        "Too large by less than a byte per row: you rounded each row up to whole bytes. The rows are packed "
+        "without gaps, and only the tensor as a whole is rounded up.",
+        switches(round_rows=True),
     ),
     Mistake(
         "vectors quantized",

@@ -47,6 +47,7 @@ def solve(
     restricted_is_closed: bool = False,
     count: str = "parameters",
     compare: str = "file and config",
+    zero_for_none: bool = False,
 ) -> dict[str, Any]:
     """`openness`, `parameters` in the file and whether they are `as_configured`; switches are wrong ideas."""
     weights, code, data = facts["weights"], facts["training_code"], facts["training_data"]
@@ -65,7 +66,8 @@ def solve(
         openness = "open weights"
 
     if directory is None:
-        return {"openness": openness, "parameters": None, "as_configured": None}
+        nothing = (0, False) if zero_for_none else (None, None)
+        return {"openness": openness, "parameters": nothing[0], "as_configured": nothing[1]}
     header = header_of(directory.content("model.safetensors"))
     config = json.loads(directory.content("config.json"))
     tensors = [entry for name, entry in header.items() if name != "__metadata__"]
@@ -116,7 +118,7 @@ def draw(chance: random.Random) -> list[Case]:
         facts(free(), None, "released"),
         facts(free(), free(), "undisclosed"),
     ]
-    cases = [Case((None, one), (OBTAINABLE,)) for one in obtainable]
+    cases = [Case((None, one), (OBTAINABLE, COUNTED)) for one in obtainable]
     cases += [Case((None, one), (OPEN_SOURCE,)) for one in open_source]
     cases += [
         Case((folder(), facts(free(), None, "undisclosed")), (COUNTED,)),
@@ -191,6 +193,12 @@ MISTAKES = (
         "Where `weights` is `None` nobody outside can run the model at all. That is closed weights, even if "
         "code and data are published.",
         switches(need_weights=False),
+    ),
+    Mistake(
+        "zero for not known",
+        "Without a folder there is nothing to count: `parameters` and `as_configured` are then `None`, which "
+        "says *not known*. 0 and `False` would say that somebody looked.",
+        switches(zero_for_none=True),
     ),
     Mistake(
         "bytes for parameters",

@@ -6,11 +6,12 @@ file (the tests compare the reference with the safetensors library).
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
 from labsupport.grading.exercise import Case, Exercise, Mistake, Part, Stumble, switches
-from labsupport.grading.exercises.checkpoints import header_of, safetensors
+from labsupport.grading.exercises.checkpoints import header_of, safetensors, values_in
 from labsupport.grading.inside.plain import File
 
 NAMES, PLACES, METADATA = "names, types and shapes", "where the bytes lie", "files with metadata"
@@ -27,7 +28,14 @@ def solve(
     """Tensor name → dtype, shape, start (from the start of the file) and bytes; switches are wrong ideas."""
     header = header_of(file.content)
     length = int.from_bytes(file.content[:8], "little")
-    base = {"length and header": 8 + length, "header": length, "length": 8, "nothing": 0}[start_after]
+    base = {
+        "length and header": 8 + length,
+        "header": length,
+        "length": 8,
+        "nothing": 0,
+        "header written again": 8 + len(json.dumps(header)),
+        "header written again, compactly": 8 + len(json.dumps(header, separators=(",", ":"))),
+    }[start_after]
     tensors: dict[str, Any] = {}
     for name, entry in header.items():
         if name == "__metadata__" and not keep_metadata:
@@ -36,7 +44,12 @@ def solve(
             tensors[name] = entry
             continue
         begin, end = entry["data_offsets"]
-        stored = {"end - begin": end - begin, "end": end, "one too many": end - begin + 1}[size]
+        stored = {
+            "end - begin": end - begin,
+            "end": end,
+            "one too many": end - begin + 1,
+            "numbers": values_in(entry["shape"]),
+        }[size]
         tensors[name] = {
             "dtype": entry["dtype"],
             "shape": entry["shape"],
@@ -56,7 +69,10 @@ def draw(chance: random.Random) -> list[Case]:
             tensors[f"layers.{layer}.weight"] = (dtype, [chance.randrange(2, 9), chance.randrange(2, 9)])
             tensors[f"layers.{layer}.norm"] = ("F32", [chance.randrange(2, 9)])
         tensors["scale"] = ("F32", [])
-        return File(f"drawn_{chance.randrange(1000)}.safetensors", safetensors(tensors, chance, metadata))
+        content = safetensors(tensors, chance, metadata)
+        if not content[8 : 8 + int.from_bytes(content[:8], "little")].endswith(b" "):
+            return file(metadata)  # only padding tells the header's length from that of its JSON
+        return File(f"drawn_{chance.randrange(1000)}.safetensors", content)
 
     return [
         Case((file(None),), (NAMES, PLACES)),
@@ -76,6 +92,10 @@ def places(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: [entry["start"], entry["bytes"]] for name, entry in answer.items()}
 
 
+AGAIN = (
+    "You measured the header by writing its JSON again. The one in the file may be spaced otherwise and have "
+    "padding behind it: its length is what the first 8 bytes say."
+)
 MISTAKES = (
     Mistake(
         "start counted from the data",
@@ -95,6 +115,22 @@ MISTAKES = (
         "Every `start` is too small by the length of the header: the data begins after the 8 bytes of "
         "length *and* the header.",
         switches(start_after="length"),
+    ),
+    Mistake(
+        "header measured compactly",
+        AGAIN,
+        switches(start_after="header written again, compactly"),
+    ),
+    Mistake(
+        "header measured again",
+        AGAIN,
+        switches(start_after="header written again"),
+    ),
+    Mistake(
+        "numbers for bytes",
+        "`bytes` counts numbers: right for tensors of one byte each only. Take the difference of the two "
+        "`data_offsets`, or multiply by the bytes that a number of that `dtype` takes.",
+        switches(size="numbers"),
     ),
     Mistake(
         "end taken for size",
