@@ -166,7 +166,12 @@ class Prediction:
         """A number field, a button and a status line that screen readers announce."""
         import ipywidgets as widgets
 
-        field = widgets.Text(placeholder="your guess", description=f"{self.unit}:", layout={"width": "20em"})
+        field = widgets.Text(
+            placeholder="your guess",
+            description=f"{self.unit}:",
+            style={"description_width": "initial"},
+            layout={"width": "20em"},
+        )
         button = widgets.Button(description="Lock my prediction", icon="lock", layout={"width": "14em"})
         status = widgets.HTML()
 
