@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from labsupport.errors import LabsupportError
@@ -10,8 +11,6 @@ from labsupport.errors import LabsupportError
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options; each is a field of `labsupport.server.run.Settings`."""
-    import os
-
     parser.add_argument(
         "--model",
         default=os.environ.get("LABSUPPORT_MODEL", "pocket"),

@@ -32,7 +32,7 @@ from labsupport.server.engine_link import EngineLink
 from labsupport.server.errors import ApiError
 from labsupport.server.generation import Generator, Job, collect, stream
 from labsupport.server.limits import Admission, BodyLimit
-from labsupport.server.metrics import Metrics
+from labsupport.server.metrics import CountResponses, Metrics
 from labsupport.server.prompts import Prompts, completion_tokens
 from labsupport.server.protocol import ChatRequest, CompletionRequest, TokenizeRequest
 from labsupport.server.streaming import ClientGone, EventStream, unless_disconnected
@@ -74,9 +74,10 @@ def build(served: Served) -> FastAPI:
 
     app = FastAPI(title="Under the Endpoint: inference server", lifespan=lifespan)
     errors.install(app)
+    metrics = Metrics(served.name, served.engine)
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)
     app.add_middleware(BearerAuth, keys=served.keys)
-    metrics = Metrics(served.name, served.engine)
+    app.add_middleware(CountResponses, metrics=metrics)
     _add_openai_routes(app, served, Generator(Admission(served.most_sequences), metrics))
     _add_operations(app, served, metrics)
     return app
@@ -109,6 +110,7 @@ def _add_openai_routes(app: FastAPI, served: Served, generator: Generator) -> No
         request: Request, asked: ChatRequest | CompletionRequest, form: AnswerFormat
     ) -> Response:
         """What both generating routes do once they know how their answer is written."""
+        arrived = time.monotonic()
         refuse_unknown(asked.model)
         engine = served.engine.require()
         context_tokens = engine.info.context_tokens
@@ -116,6 +118,7 @@ def _add_openai_routes(app: FastAPI, served: Served, generator: Generator) -> No
         limits = completion_tokens(asked, encoded, context_tokens=context_tokens)
         job = Job(
             id=uuid.uuid4().hex,
+            arrived=arrived,
             sequences=[
                 (tokens, asked.sampling(max_tokens=limit, choice=choice))
                 for tokens, limit in zip(encoded, limits, strict=True)

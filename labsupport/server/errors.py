@@ -107,6 +107,8 @@ def _from_http(request: Request, error: HTTPException) -> ApiError:
             return ApiError(404, f"There is no such route: {where}.", code="unknown_url")
         case 405:
             return ApiError(405, f"This route does not answer {where}.", code="method_not_allowed")
+        case 400:
+            return bad_request("The body cannot be read as JSON.", code="invalid_json")
         case 413:
             return ApiError(413, "The request body is larger than this server reads.", code="body_too_large")
         case status:
@@ -119,8 +121,8 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     Deepest, because a value that may have several forms fails every one of them, and the form that was meant
     is the one that got furthest.
     """
-    depth = max(len(error["loc"]) for error in errors)
-    first, *rest = (error for error in errors if len(error["loc"]) == depth)
+    first = max(errors, key=_furthest)
+    same_place = [error for error in errors if _furthest(error) == _furthest(first)]
     kind, place = first["type"], [part for part in first["loc"] if part != "body"]
     if kind == "json_invalid":
         reason = first["ctx"]["error"]
@@ -136,10 +138,14 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
         return bad_request(f"Unknown parameter: {param}.", param=param, code="unknown_parameter")
     if kind == "missing":
         return bad_request(f"Missing parameter: {param}.", param=param, code="missing_parameter")
-    alternatives = [error["msg"] for error in rest if error["input"] is first["input"]]
-    reason = ", or ".join(dict.fromkeys([first["msg"], *alternatives])).replace("Value error, ", "")
+    reason = ", or ".join(dict.fromkeys(error["msg"] for error in same_place)).replace("Value error, ", "")
     given = f" Given: {_shortened(first['input'])}." if "input" in first else ""
     return bad_request(f"Invalid {param}: {reason}.{given}", param=param, code="invalid_value")
+
+
+def _furthest(error: Mapping[str, Any]) -> tuple[int, list[int]]:
+    place = error["loc"]
+    return len(place), [part for part in place if isinstance(part, int)]
 
 
 def _path(place: Sequence[str | int]) -> str:

@@ -23,9 +23,13 @@ from labsupport.server.streaming import DONE, event
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one request asks of the engine: sequences in the order of its choices, n to a prompt."""
+    """What one request asks of the engine: sequences in the order of its choices, n to a prompt.
+
+    arrived: when the request came in, on the monotonic clock, in seconds.
+    """
 
     id: str
+    arrived: float
     sequences: Sequence[tuple[list[int], SamplingParams]]
     choices_per_prompt: int
     key: str
@@ -46,7 +50,7 @@ class Generator:
         for tokens, params in job.sequences:
             engine.check(tokens, params)
         with self._admission.admit(len(job.sequences)):
-            watches = [self._metrics.watch(len(tokens)) for tokens, _ in job.sequences]
+            watches = [self._metrics.watch(len(tokens), arrived=job.arrived) for tokens, _ in job.sequences]
             reason = "abort"
             streams = [
                 engine.generate(tokens, params, request_id=f"{job.id}-{index}", key=job.key)
@@ -56,13 +60,6 @@ class Generator:
                 async with contextlib.aclosing(_merged(streams)) as merged:
                     async for index, delta in merged:
                         watches[index].saw(delta)
-                        if delta.finish_reason in ("error", "abort"):
-                            raise ApiError(
-                                503,
-                                f"The engine gave up: {delta.error or 'the request was aborted'}.",
-                                code="engine_error",
-                                retry_after_seconds=1,
-                            )
                         yield index, delta
             except LabsupportError as error:
                 reason = "error"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
+from labsupport import models
 from labsupport.errors import LabsupportError
 from labsupport.server.run import GRACE_SECONDS, LISTENING, served_name
 
@@ -72,10 +73,13 @@ class Server:
         self._timeout_seconds = timeout_seconds
         self._progress = progress
         self._api_key: str | None = options.pop("api_key", None)
+        self._wanted = (model, quant)
         self._arguments = ["--model", model, "--quant", quant, "--port", "0", *_as_arguments(options)]
         self._folder = tempfile.TemporaryDirectory(prefix="labsupport-server-")
         self._log = Path(self._folder.name) / "log"
         self._process: subprocess.Popen[bytes] | None = None
+        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        self._http = httpx.Client(headers=headers, timeout=10)
 
     def __enter__(self) -> Self:
         try:
@@ -126,8 +130,7 @@ class Server:
 
     def get(self, path: str) -> httpx.Response:
         """A GET of one route, with the key if there is one."""
-        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        return httpx.get(self.url + path, headers=headers, timeout=10)
+        return self._http.get(self.url + path)
 
     def log_tail(self, lines: int = 12) -> str:
         """The last lines of what the server printed."""
@@ -149,9 +152,11 @@ class Server:
                 process.wait()
             if process.stdin:
                 process.stdin.close()
+        self._http.close()
         self._folder.cleanup()
 
     def _start(self) -> None:
+        models.path(*self._wanted)  # what must be pulled or converted is, with its progress shown here
         arguments = [*self._arguments, "--stop-with-stdin"]
         if self._api_key:
             key_file = Path(self._folder.name) / "keys"
@@ -200,7 +205,7 @@ class Server:
                 return False
             self.url = url.split()[0]
         try:
-            return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
+            return self.get("/health/ready").status_code == 200
         except httpx.TransportError:
             return False
 

@@ -21,6 +21,7 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labsupport.engine.messages import Delta, StepReport
 
@@ -64,9 +65,9 @@ class Metrics:
         )
         for reason in ("stop", "length", "abort", "error"):
             self._finished.labels(model, reason)
-        self._refused = Counter(
-            f"{PREFIX}http_refused",
-            "Requests answered with an error before any token, by HTTP status.",
+        self._responses = Counter(
+            f"{PREFIX}http_responses",
+            "HTTP responses begun, by status.",
             ["model_name", "status"],
             registry=self.registry,
         )
@@ -74,16 +75,19 @@ class Metrics:
         self._itl = self._histogram(
             "inter_token_latency_seconds", "Between consecutive tokens of one request."
         )
+        self._queue = self._histogram(
+            "request_queue_time_seconds", "From arrival at the engine to its first step."
+        )
         self._e2e = self._histogram("e2e_request_latency_seconds", "From arrival to the end of the request.")
         self.registry.register(_EngineCollector(model, engine))
 
-    def watch(self, prompt_tokens: int) -> SequenceWatch:
-        """Begin to measure one sequence that has just arrived."""
-        return SequenceWatch(self, prompt_tokens)
+    def watch(self, prompt_tokens: int, *, arrived: float) -> SequenceWatch:
+        """Begin to measure one sequence, of a request that came in at `arrived` on the monotonic clock."""
+        return SequenceWatch(self, prompt_tokens, arrived)
 
-    def refused(self, status: int) -> None:
-        """Count a request that was answered with an error."""
-        self._refused.labels(self._model, str(status)).inc()
+    def responded(self, status: int) -> None:
+        """Count an HTTP response."""
+        self._responses.labels(self._model, str(status)).inc()
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format, version 0.0.4."""
@@ -101,10 +105,10 @@ class Metrics:
 class SequenceWatch:
     """The clock and the counts of one sequence, from its arrival to its end."""
 
-    def __init__(self, metrics: Metrics, prompt_tokens: int) -> None:
+    def __init__(self, metrics: Metrics, prompt_tokens: int, arrived: float) -> None:
         self._metrics = metrics
         self._prompt_tokens = prompt_tokens
-        self._arrival = time.monotonic()
+        self._arrival = arrived
         self._last_token: float | None = None
         self._ended = False
 
@@ -114,6 +118,7 @@ class SequenceWatch:
         if delta.tokens:
             if self._last_token is None:
                 metrics._ttft.observe(now - self._arrival)
+                metrics._queue.observe(delta.queue_seconds)
                 metrics._prompt_tokens.inc(self._prompt_tokens)
                 metrics._prefix_queries.inc(self._prompt_tokens)
                 metrics._prefix_hits.inc(delta.cached_tokens)
@@ -130,6 +135,22 @@ class SequenceWatch:
             self._ended = True
             self._metrics._finished.labels(self._metrics._model, reason).inc()
             self._metrics._e2e.observe(time.monotonic() - self._arrival)
+
+
+class CountResponses:
+    """ASGI middleware, outermost: sees every response, whichever part of the server sent it."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.metrics.responded(message["status"])
+            await send(message)
+
+        await self.app(scope, receive, counted)
 
 
 class _EngineCollector(Collector):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labsupport.server.chat_template import ChatTemplate, TemplateRefused
+from labsupport.server.chat_template import ChatTemplate, TemplateBroken, TemplateRefused
 from labsupport.server.errors import ApiError, bad_request
 from labsupport.server.protocol import ChatRequest, CompletionRequest, Message, TokenizeRequest
 from labsupport.server.tokenizer import TextTooLong, Tokenizer
@@ -60,6 +60,8 @@ class Prompts:
             raise _over(error.problem, context_tokens, "messages") from error
         except TemplateRefused as error:
             raise bad_request(f"{error.problem}.", param="messages", code="template_refused") from error
+        except TemplateBroken as error:
+            raise ApiError(500, f"{error.problem}.", code="template_broken") from error
 
 
 def completion_tokens(

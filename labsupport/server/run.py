@@ -65,6 +65,8 @@ def run(settings: Settings) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
     for chatty in ("uvicorn.error", "gguf"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    if settings.stop_with_stdin:
+        threading.Thread(target=_stop_with_stdin, daemon=True).start()
     keys = auth.read_keys(settings.api_key_file) if settings.api_key_file else ()
     auth.refuse_unprotected(settings.host, keys)
     if settings.debug and not auth.is_loopback(settings.host):
@@ -106,12 +108,7 @@ async def _serve(
     tokenizer: Tokenizer,
     template: ChatTemplate | None,
 ) -> int:
-    # The web server puts its own handlers over these while it runs and raises the signal again after it has
-    # stopped; by then leaving is what we are doing, with status 0.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-
-    def leave() -> None:
+    def leave(*_: object) -> None:
         server.should_exit = True
 
     engine = EngineLink(config, on_failure=leave)
@@ -132,9 +129,10 @@ async def _serve(
             application, log_config=None, access_log=settings.debug, timeout_graceful_shutdown=GRACE_SECONDS
         )
     )
-    if settings.stop_with_stdin:
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=_wait_for_end_of_stdin, args=(loop, leave), daemon=True).start()
+    # The web server puts its own handlers over these while it runs, and raises the signal again after it has
+    # stopped: by then leaving is what we are doing, with status 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
     host, port = listener.getsockname()[:2]
     logger.info("%shttp://%s:%d", LISTENING, f"[{host}]" if ":" in host else host, port)
     await server.serve(sockets=[listener])
@@ -162,7 +160,8 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _wait_for_end_of_stdin(loop: asyncio.AbstractEventLoop, leave: object) -> None:
+def _stop_with_stdin() -> None:
+    """Whoever started us holds the other end and never writes: its end means theirs."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    loop.call_soon_threadsafe(leave)  # type: ignore[arg-type]
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -89,6 +89,10 @@ class Tokenizer:
                 return buffer.raw[:length]
             size = -length
 
+    def is_control(self, token: int) -> bool:
+        """Whether a token steers (ends a turn, begins a text) rather than spells."""
+        return bool(llama_cpp.llama_vocab_is_control(self._vocabulary, token))
+
     @cached_property
     def longest_piece_bytes(self) -> int:
         """The longest that one token can be: a text of N bytes has at least N / this many tokens."""
@@ -98,9 +102,7 @@ class Tokenizer:
     def control_texts(self) -> tuple[str, ...]:
         """The spellings of all control tokens."""
         return tuple(
-            text
-            for token in range(self.size)
-            if llama_cpp.llama_vocab_is_control(self._vocabulary, token) and (text := self._text_of(token))
+            text for token in range(self.size) if self.is_control(token) and (text := self._text_of(token))
         )
 
     def refuse_longer_than(self, text: str, tokens: int) -> None:

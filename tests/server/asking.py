@@ -1,0 +1,30 @@
+"""What the tests of a running server share: a question, a key, and waiting for something to come true."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from labsupport.server.launch import Server
+
+KEY = "a-key-for-the-tests"
+ASK = [{"role": "user", "content": "What is a KV cache?"}]
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60, what: str = "the condition") -> float:
+    """Seconds until `condition` held; fails the test if it never did."""
+    begin = time.monotonic()
+    while not condition():
+        if time.monotonic() - begin > seconds:
+            pytest.fail(f"{what} did not come true within {seconds} s")
+        time.sleep(0.05)
+    return time.monotonic() - begin
+
+
+def is_idle(server: Server) -> bool:
+    """Whether the engine holds nothing any more, and all its invariants hold."""
+    state = server.get("/debug/engine").json()
+    assert state.get("violations") == [], state
+    return state["running"] == state["waiting"] == state["used_cells"] == 0 and not state["sequences"]

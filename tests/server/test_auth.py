@@ -1,0 +1,112 @@
+"""With a key, every route but health wants it; without one, nobody else can reach the server."""
+
+from __future__ import annotations
+
+import httpx
+import openai
+import pytest
+from asking import ASK, KEY
+
+from labsupport.server.auth import KeyFileError, UnprotectedServer, is_loopback, read_keys, refuse_unprotected
+
+ROUTES = [
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/pocket"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+    ("POST", "/tokenize"),
+    ("GET", "/metrics"),
+    ("GET", "/debug/engine"),
+    ("GET", "/docs"),
+    ("GET", "/openapi.json"),
+    ("GET", "/nothing/here"),
+    ("GET", "/health/ready/"),
+    ("GET", "//health/ready"),
+    ("GET", "/health/ready/../../metrics"),
+]
+
+
+@pytest.fixture(scope="module")
+def keyless(small_server):
+    with httpx.Client(base_url=small_server.url, timeout=60) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer wrong",
+        f"Bearer {KEY}x",
+        f"Basic {KEY}",
+        KEY,
+        f"Bearer {KEY[:-1]}",
+    ],
+)
+def test_every_route_but_health_refuses_a_wrong_key(keyless, method, path, header):
+    headers = {} if header is None else {"Authorization": header}
+
+    response = keyless.request(method, path, headers=headers)
+
+    assert response.status_code == 401
+    assert response.json()["error"]["code"] == "invalid_api_key"
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_every_route_of_the_application_is_in_that_list(small_server):
+    served = small_server.get("/openapi.json").json()["paths"]
+
+    tried = {path for _, path in ROUTES} | {"/health/live", "/health/ready", "/v1/models/{name}"}
+    assert set(served) <= tried
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+def test_health_needs_no_key(keyless, path):
+    assert keyless.get(path).status_code == 200
+
+
+def test_the_right_key_opens(small_server):
+    answer = small_server.openai().chat.completions.create(model="pocket", messages=ASK, max_tokens=2)
+
+    assert answer.choices
+    with pytest.raises(openai.AuthenticationError):
+        small_server.openai(api_key="wrong").models.list()
+
+
+def test_a_key_file_holds_one_key_a_line(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("# ours\n\n  first-key  \nsecond-key\n")
+
+    assert read_keys(file) == ("first-key", "second-key")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n# nothing\n", b"two words\n", "schlüssel\n".encode(), b"\xff\xfe"]
+)
+def test_a_key_file_without_a_usable_key_is_refused(tmp_path, content):
+    file = tmp_path / "keys"
+    file.write_bytes(content)
+
+    with pytest.raises(KeyFileError, match=str(file)):
+        read_keys(file)
+
+
+def test_a_missing_key_file_is_refused(tmp_path):
+    with pytest.raises(KeyFileError, match="cannot be read"):
+        read_keys(tmp_path / "none")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "", "127.0.0.1.example.org"])
+def test_other_than_loopback_needs_a_key(host):
+    with pytest.raises(UnprotectedServer, match="no API key"):
+        refuse_unprotected(host, [])
+    refuse_unprotected(host, ["key"])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
+def test_loopback_needs_none(host):
+    assert is_loopback(host)
+    refuse_unprotected(host, [])
