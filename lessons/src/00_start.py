@@ -137,16 +137,38 @@ local_tokens = len(generated) - len(token_ids)
 print(local_answer)
 local_speed = local_tokens / local_seconds
 print(f"\nloading: {load_seconds:.2f} s")
-print(f"generating {local_tokens} tokens: {local_seconds:.2f} s, that is {local_speed:.0f} tokens/s")
+print(
+    f"generating {local_tokens} tokens: {local_seconds:.2f} s, that is {local_speed:.0f} tokens/s"
+)
 
 # %% [markdown]
-# Is it right? A good summary names what broke, for how long, and what helped. Look for these words, rather than for
-# one exact sentence: another model may well put it differently.
+# Is it right? Hold it against the report: what broke, for how long, why, and who helped. Do not be kind. *Pocket* is a
+# tiny model, trained for minutes, and copying names out of a report is the hardest thing it is asked to do; its model
+# card says how often it succeeds. Whatever it wrote, it wrote without blushing. **Fluent is not right**, and no status
+# code will tell you the difference.
+#
+# Ask it something that it does know.
+
 
 # %%
-FACTS = ("mail-consumer", "107 minutes", "Ada")
-found = [fact for fact in FACTS if fact in local_answer]
-assert len(found) <= len(FACTS)
+def ask_locally(prompt: str) -> str:
+    """The likeliest answer of the model that was loaded above."""
+    chat = [{"role": "user", "content": prompt}]
+    inputs = tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.no_grad():
+        ids = model.generate(**inputs, max_new_tokens=80, do_sample=False)[0]
+    return tokenizer.decode(
+        ids[inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+
+
+QUESTION = "What is a KV cache?"
+local_definition = ask_locally(QUESTION)
+assert "key" in local_definition.lower()
+assert local_tokens <= 80
+print("the local model knows that a KV cache has to do with keys")
 
 # %% [markdown]
 # You have just done by hand what an endpoint does for you: find the files, load them, apply the template, tokenize,
@@ -164,7 +186,7 @@ import labsupport
 
 
 def ask(client, prompt: str, stream: bool = True) -> tuple[list[str], list[float]]:
-    """The pieces of one answer, and when each arrived, in seconds after the request was sent."""
+    """The pieces of one answer, and when each arrived, in seconds after sending."""
     request = {
         "model": MODEL,
         "messages": [{"role": "user", "content": prompt}],
@@ -202,18 +224,22 @@ with labsupport.serve(model=MODEL, progress=False) as server:
     ask(client, "Warm up, please.")
     pieces, seconds = ask(client, incident.prompt)
     whole, whole_seconds = ask(client, incident.prompt, stream=False)
+    definition, _ = ask(client, QUESTION)
 
 endpoint_answer = "".join(pieces)
 first_word, last_word = seconds[0], seconds[-1]
 stream_speed = (len(pieces) - 1) / (last_word - first_word)
 print(endpoint_answer)
-print(f"\nfirst piece after {first_word:.3f} s, last after {last_word:.3f} s, {len(pieces)} pieces")
+print(
+    f"\nfirst piece after {first_word:.3f} s, last after {last_word:.3f} s, {len(pieces)} pieces"
+)
 
 # %%
+assert "key" in "".join(definition).lower()  # the endpoint knows it, too
 assert len(pieces) > 5  # it really streamed: many pieces,
 assert first_word < last_word  # not all at once
 assert "".join(whole) == endpoint_answer  # and streaming changed when, not what
-print("it streamed, and not streaming gives the same text")
+print("it streamed, it knows its keys, and not streaming gives the same text")
 
 # %% tags=["measured"]
 gguf_bytes = models.path(MODEL, "q4_k_m").stat().st_size
@@ -260,9 +286,16 @@ with figure(
     inches_tall=3.2,
 ) as axes:
     end = 1.1 * max(times[-1] for times, _ in runs.values())
-    for (name, (times, sizes)), style in zip(runs.items(), ("-", "--", ":"), strict=True):
+    for (name, (times, sizes)), style in zip(
+        runs.items(), ("-", "--", ":"), strict=True
+    ):
         axes.step(
-            [0, *times, end], [0, *sizes, sizes[-1]], where="post", label=name, linestyle=style, linewidth=2
+            [0, *times, end],
+            [0, *sizes, sizes[-1]],
+            where="post",
+            label=name,
+            linestyle=style,
+            linewidth=2,
         )
     axes.set(xlabel="seconds after sending", ylabel="characters to read", xlim=(0, end))
     axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=10)
@@ -272,7 +305,11 @@ with figure(
 
 # %%
 halfway = (first_word + last_word) / 2
-on_screen = sum(len(piece) for piece, second in zip(pieces, seconds, strict=True) if second <= halfway)
+on_screen = sum(
+    len(piece)
+    for piece, second in zip(pieces, seconds, strict=True)
+    if second <= halfway
+)
 assert 0 < on_screen < len(endpoint_answer)
 print("streamed, there was something to read long before the answer was complete")
 
@@ -310,8 +347,12 @@ explore_answer_time(tokens_per_second=stream_speed, first_token_seconds=first_wo
 import openai
 
 if os.environ.get("CLOUD_BASE_URL") and os.environ.get("CLOUD_API_KEY"):
-    cloud = openai.OpenAI(base_url=os.environ["CLOUD_BASE_URL"], api_key=os.environ["CLOUD_API_KEY"])
-    answer = cloud.chat.completions.create(model=os.environ["CLOUD_MODEL"], messages=chat, max_tokens=80)
+    cloud = openai.OpenAI(
+        base_url=os.environ["CLOUD_BASE_URL"], api_key=os.environ["CLOUD_API_KEY"]
+    )
+    answer = cloud.chat.completions.create(
+        model=os.environ["CLOUD_MODEL"], messages=chat, max_tokens=80
+    )
     print(answer.choices[0].message.content)
 else:
     print("no cloud endpoint is set; the course does not need one")
@@ -348,7 +389,11 @@ else:
 # %%
 def attempt(what: str, client, **changes) -> None:
     """Send one bad request, and print what the client raises."""
-    request = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5} | changes
+    request = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 5,
+    } | changes
     try:
         client.chat.completions.create(**request)
         print(f"{what}: accepted")
@@ -361,7 +406,9 @@ def attempt(what: str, client, **changes) -> None:
 with labsupport.serve(model=MODEL, progress=False) as server:
     client = server.openai()
     attempt(
-        "a prompt longer than the context", client, messages=[{"role": "user", "content": "word " * 50_000}]
+        "a prompt longer than the context",
+        client,
+        messages=[{"role": "user", "content": "word " * 50_000}],
     )
     attempt("a model that is not there", client, model="gpt-17")
     attempt("a negative number of tokens", client, max_tokens=-1)
