@@ -35,7 +35,7 @@ def checkpoint_answerer(folder: Path, *, threads: int = 2) -> Answerer:
     return answer
 
 
-def gguf_answerer(model_path: Path, tokenizer_folder: Path, *, threads: int = 2, slots: int = 16) -> Answerer:
+def gguf_answerer(model_path: Path, tokenizer_folder: Path, *, threads: int = 2) -> Answerer:
     """A GGUF file through the course's own scheduler and llama.cpp, in this process."""
     from transformers import AutoTokenizer
 
@@ -48,6 +48,8 @@ def gguf_answerer(model_path: Path, tokenizer_folder: Path, *, threads: int = 2,
     def answer(prompts: Sequence[str]) -> list[str]:
         ids = [chat_tokens(tokenizer, prompt) for prompt in prompts]
         longest = max(map(len, ids)) + MAX_ANSWER_TOKENS
+        # All sequences share one range of cells, and attention scans it: few long sequences at a time.
+        slots = max(1, min(16, 4096 // longest))
         completions = offline.generate(
             model_path,
             ids,
