@@ -391,7 +391,7 @@ untrained = np.random.default_rng(0).normal(
 before, _ = np.histogram(untrained, bins=edges)
 with figure(
     alt="A histogram of all weights between minus one half and one half, on a logarithmic scale: one symmetric hill "
-    "around zero that falls off smoothly on both sides. Random numbers before training make a narrower hill.",
+    "around zero that falls off smoothly on both sides. Random numbers before training make nearly the same hill, with shorter tails.",
     table={
         "around": [round(float(middle), 3) for middle in middles[2::10]],
         "trained weights": [int(height) for height in heights[2::10]],
@@ -414,7 +414,7 @@ with figure(
     axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 # %% [markdown]
-# It does not show. One smooth hill around zero, somewhat wider than the random numbers that training started from,
+# It does not show. One smooth hill around zero, like the random numbers that training started from, only sharper at the top
 # and with longer tails. Train the model on other texts and you get the same picture with other numbers under it.
 # Knowledge is not *in* a weight, as a row is in a table. It is in how millions of them work together. That has consequences for you as an engineer:
 #
