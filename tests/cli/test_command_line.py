@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -157,10 +156,8 @@ def test_the_datasheet_is_json_and_a_picture_and_costs_less_than_twenty_seconds(
 
 
 def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
-    started = time.monotonic()
-
     result = labsupport("datasheet", "--out", str(tmp_path / "sheet.doc"))
 
     assert result.returncode == 1
     assert "Allowed: .png, .svg, .pdf" in result.stderr
-    assert time.monotonic() - started < 10
+    assert result.stdout == ""
