@@ -13,6 +13,7 @@ import openai
 import pytest
 from asking import ASK, KEY, is_idle, wait_until
 
+ABORTED = 'labsupport:request_success_total{finished_reason="abort"}'
 LONG = {"model": "pocket", "messages": ASK, "max_tokens": 400, "temperature": 0, "ignore_eos": True}
 
 
@@ -39,8 +40,7 @@ def leave_after(server, body, *, seconds=None, until=None):
 )
 def test_a_client_that_leaves_frees_its_slots_long_before_its_answer_would_have_ended(server, engine, change):
     choices = change.get("n", 1)
-    aborted = 'labsupport:request_success_total{finished_reason="abort"}'
-    before = server.metrics()[aborted]
+    before = server.metrics()[ABORTED]
     begin = time.monotonic()
     httpx.post(f"{server.url}/v1/chat/completions", json=LONG | change, timeout=120)
     full_seconds = time.monotonic() - begin
@@ -49,7 +49,7 @@ def test_a_client_that_leaves_frees_its_slots_long_before_its_answer_would_have_
 
     idle_seconds = wait_until(lambda: is_idle(server), what="an idle engine")
     assert idle_seconds < full_seconds / 2
-    wait_until(lambda: server.metrics()[aborted] == before + choices, what="the count of aborts")
+    wait_until(lambda: server.metrics()[ABORTED] == before + choices, what="the count of aborts")
 
 
 def test_clients_that_leave_at_any_moment_leave_nothing_behind(server):
@@ -69,14 +69,15 @@ def test_clients_that_leave_at_any_moment_leave_nothing_behind(server):
     wait_until(lambda: is_idle(server), seconds=30, what="an idle engine")
 
 
-def test_closing_the_openai_clients_stream_ends_the_request(server, client, engine):
+def test_closing_the_openai_clients_stream_counts_as_an_abort(server, client):
+    before = server.metrics()[ABORTED]
     stream = client.chat.completions.create(
         model="pocket", messages=ASK, max_tokens=400, stream=True, extra_body={"ignore_eos": True}
     )
     next(iter(stream))
     stream.close()
 
-    wait_until(lambda: is_idle(server), what="an idle engine")
+    wait_until(lambda: server.metrics()[ABORTED] == before + 1, what="the count of aborts")
 
 
 def test_a_slow_reader_holds_up_nobody_and_still_gets_everything(server, client):
