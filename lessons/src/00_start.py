@@ -231,7 +231,6 @@ with labsupport.serve(model=MODEL, progress=False) as server:
 
 endpoint_answer = "".join(pieces)
 first_word, last_word = seconds[0], seconds[-1]
-stream_speed = (len(pieces) - 1) / (last_word - first_word)
 print(endpoint_answer)
 print("and its summary begins:", "".join(summary)[:60])
 print(
@@ -246,6 +245,7 @@ assert "".join(whole) == endpoint_answer  # and streaming changed when, not what
 print("it streamed, it knows its keys, and not streaming gives the same text")
 
 # %% tags=["measured"]
+stream_speed = (len(pieces) - 1) / (last_word - first_word)
 gguf_bytes = models.path(MODEL, "q4_k_m").stat().st_size
 bandwidth = sheet.memory_bytes_per_second
 score(
