@@ -29,7 +29,7 @@
 # %% [markdown]
 # ## A model on disk
 #
-# In lesson 00 you ran a model. Here is all of it. (This lesson always opens *pocket*, the course's own model, whatever
+# In lesson 00 you ran a model. Here is what it runs on. (This lesson always opens *pocket*, the course's own model, whatever
 # you chose there: it is small enough to take apart, and nothing about it is secret.)
 
 # %%
@@ -38,8 +38,10 @@ from pathlib import Path
 from labsupport import models
 
 folder = Path(models.checkpoint("pocket"))
-for path in sorted(folder.iterdir(), key=lambda path: -path.stat().st_size):
-    print(f"{path.stat().st_size:>12,} bytes  {path.name}")
+FILES = ["model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"]
+FILES += ["generation_config.json"]
+for name in FILES:
+    print(f"{(folder / name).stat().st_size:>12,} bytes  {name}")
 
 # %% [markdown]
 # One file is far larger than the rest. The small ones are text, and each answers one question:
