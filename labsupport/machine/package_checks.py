@@ -15,12 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import labsupport
 from labsupport.machine import detect
 from labsupport.machine.doctor import REPAIR, Finding
 from labsupport.machine.setup.requirements import CONSTRAINTS, Requirements
 
-ROOT = Path(labsupport.__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CUDA_REMEDY = "run `make setup ACCELERATOR=cuda`; it needs the driver, and `nvcc` to build llama.cpp"
 
 TRY_TORCH = """
