@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.datastructures import Headers
@@ -17,12 +19,15 @@ class Admission:
     """A count of the sequences in hand, running and waiting together, and the most that there may be.
 
     What is over the limit is refused at once with 429 and Retry-After: a queue without a bound turns overload
-    into time-outs for everybody.
+    into time-outs for everybody. The time to retry is an estimate: if a request lately stayed D seconds, and
+    N sequences are in hand, then one of them ends every D / N seconds (Little's law).
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
         self.taken = 0
+        self._clock = clock
+        self._typical_stay_seconds = 0.0
 
     @contextmanager
     def admit(self, sequences: int) -> Iterator[None]:
@@ -33,18 +38,22 @@ class Admission:
                 param="n",
                 code="too_many_sequences",
             )
-        if self.taken + sequences > self.limit:
+        lacking = self.taken + sequences - self.limit
+        if lacking > 0:
             raise ApiError(
                 429,
                 f"The queue is full: {self.taken} of {self.limit} sequences in hand, {sequences} more asked.",
                 code="queue_full",
-                retry_after_seconds=1,
+                retry_after_seconds=max(1, math.ceil(lacking * self._typical_stay_seconds / self.taken)),
             )
         self.taken += sequences
+        begin = self._clock()
         try:
             yield
         finally:
             self.taken -= sequences
+            # a moving average over about the last five
+            self._typical_stay_seconds += (self._clock() - begin - self._typical_stay_seconds) / 5
 
 
 class BodyLimit:

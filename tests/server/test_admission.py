@@ -1,0 +1,57 @@
+"""How many may wait, and when whoever is refused should come again."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from labsupport.server.errors import ApiError
+from labsupport.server.limits import Admission
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def retry_after(admission: Admission, sequences: int) -> int:
+    with pytest.raises(ApiError) as refused, admission.admit(sequences):
+        pass
+    assert refused.value.status == 429
+    return int(refused.value.headers["Retry-After"])
+
+
+def test_the_time_to_retry_grows_with_what_requests_took_lately_and_with_what_is_asked():
+    clock = Clock()
+    admission = Admission(4, clock=clock)
+
+    def stay(seconds: float) -> None:
+        with admission.admit(1):
+            clock.now += seconds
+
+    # Given nothing to go by, it is the shortest
+    with admission.admit(4):
+        assert retry_after(admission, 1) == 1
+    # Given requests that stayed 40 s each, of four in hand one ends every 10 s
+    for _ in range(50):
+        stay(40)
+    with contextlib.ExitStack() as four:
+        for _ in range(4):
+            four.enter_context(admission.admit(1))
+        assert retry_after(admission, 1) == 10
+        assert retry_after(admission, 3) == 30
+    # And given short ones again, it is short again
+    for _ in range(50):
+        stay(0.1)
+    with admission.admit(4):
+        assert retry_after(admission, 4) == 1
+
+
+def test_places_come_back_however_a_request_ends():
+    admission = Admission(2)
+    with pytest.raises(RuntimeError), admission.admit(2):
+        raise RuntimeError
+    assert admission.taken == 0
