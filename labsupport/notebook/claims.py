@@ -3,8 +3,9 @@
 `lessons/claims.toml` holds the claims. One with `check` is a Python expression over labsupport's rooms, which
 is evaluated here; one with `source` quotes what somebody opened and read, on which day. In prose a number is
 a link to its claim. Right means that nothing can drift: `problems(folder)` is empty only while every link has
-its claim, every claim is used, every value is what its check, its quotation and its link texts say, and no
-number with a unit stands unlinked. `python -m labsupport.notebook.claims check|write FOLDER` does it for CI.
+its claim, every claim is used, every value is what its check, its quotation and its link texts say, no number
+with a unit stands unlinked (in words, digits or an alt text), and no sentence is quoted that nobody read.
+`python -m labsupport.notebook.claims check|write FOLDER` does it for CI.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from decimal import Decimal
 from pathlib import Path
 
 from labsupport.errors import LabsupportError
-from labsupport.notebook.claim_text import claim_links, prose, quantities, unit_factor, unlinked
+from labsupport.notebook.claim_text import (
+    alt_texts,
+    claim_links,
+    prose,
+    quantities,
+    quoted,
+    unit_factor,
+    unlinked,
+)
 from labsupport.notebook.questions import read_questions
 
 LONGEST_QUOTATION_WORDS = 25
@@ -196,10 +205,11 @@ def evidence_problem(claim: Claim) -> str:
 
 
 def _passages(folder: Path, also_linking: Sequence[Path]) -> Iterator[tuple[str, str, bool]]:
-    """(where, text, whether an unlinked number in it is a fault) of all prose: lessons, labs, questions."""
+    """(where, text, whether an unlinked number in it is a fault) of all prose, alt texts and questions."""
     lessons = sorted((folder / "src").glob("*.py"))
     for path in [*lessons, *also_linking]:
-        for passage in prose(path.read_text(encoding="utf-8")):
+        source = path.read_text(encoding="utf-8")
+        for passage in [*prose(source), *(alt_texts(source) if path in lessons else ())]:
             yield f"{path.name}:{passage.line}", passage.text, path in lessons
     if (folder / "questions.toml").exists():
         for name, quiz in read_questions(folder / "questions.toml").items():
@@ -228,6 +238,11 @@ def problems(folder: Path, *, also_linking: Sequence[Path] = ()) -> list[Problem
                 found.append(Problem(where, f"[{words}] does not say {claim.shown}, the value of {name!r}"))
         if is_statement:
             found += [Problem(where, f"{number!r} has a unit and no claim") for number in unlinked(text)]
+            found += [
+                Problem(where, f"“{words}” stands in no claim's quotation")
+                for words in quoted(text)
+                if not any(words in " ".join(c.source.quotation.split()) for c in claims.values() if c.source)
+            ]
     found += [
         Problem(f"claims.toml [{name}]", "no lesson uses this claim") for name in claims if name not in used
     ]

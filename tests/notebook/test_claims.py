@@ -74,7 +74,7 @@ question = "How long is a number?"
 [[length.options]]
 text = "two"
 right = true
-because = "It has [16 bits](CLAIMS.md#bf16-bits), that is two bytes."
+because = "It has [16 bits](CLAIMS.md#bf16-bits), and no more."
 [[length.options]]
 text = "sixteen"
 because = "Sixteen is the number of bits."
@@ -162,11 +162,39 @@ def test_a_value_that_differs_in_a_question_is_found(course):
         "3 minutes",
         "2× faster",
         "1.5 million",
+        "a thousand times",
+        "a\n# thousand times",
+        "four fifths",
+        "tens of millions",
+        "two hundred tokens",
+        "twenty-four hours",
     ],
 )
 def test_an_unlinked_number_with_a_unit_is_found(course, statement):
     lesson = LESSON.replace("See [the docs]", f"It takes {statement} more. [the docs]")
     assert "has a unit and no claim" in only_problem(course(lesson=lesson))
+
+
+def test_a_number_in_words_is_linked_like_one_in_digits(course):
+    lesson = LESSON.replace("[16 bits](CLAIMS.md#bf16-bits);", "[sixteen bits](CLAIMS.md#bf16-bits);")
+    assert problems(course(lesson=lesson)) == []
+    lesson = lesson.replace("sixteen", "seventeen")
+    assert "[seventeen bits] does not say 16 bits" in only_problem(course(lesson=lesson))
+
+
+def test_a_number_written_into_an_alt_text_is_found_and_a_computed_one_is_not(course):
+    drawn = 'figure(\n    alt="Bars: the share grows to "\n    "four fifths.",\n)\n'
+    assert "'80%' has a unit and no claim" in only_problem(course(lesson=LESSON + drawn))
+    assert problems(course(lesson=LESSON + 'figure(alt=f"Bars: the share grows to {share:.0%}.")\n')) == []
+
+
+def test_a_sentence_is_quoted_only_from_a_source_that_somebody_read(course):
+    said = 'They said "[in the preceding\n# calendar month](https://example.org/), each and every time".'
+    words = "in the preceding calendar month, each and every time"
+    found = only_problem(course(lesson=LESSON.replace("See [the docs]", said + " See [the docs]")))
+    assert f"“{words}” stands in no claim's quotation" in found
+    ledger = LEDGER.replace("in the preceding calendar month", words)
+    assert problems(course(ledger, LESSON.replace("See [the docs]", said + " See [the docs]"))) == []
 
 
 def test_an_unlinked_number_in_a_question_is_found(course):
@@ -176,7 +204,10 @@ def test_an_unlinked_number_in_a_question_is_found(course):
 
 @pytest.mark.parametrize(
     "words",
-    ["Llama 3.1", "lesson 04", "Llama 3.1 8B", "step 2 of 3", "int8", "Q4_K_M", "Apache 2.0", "in 2024"],
+    [
+        *("Llama 3.1", "lesson 04", "Llama 3.1 8B", "step 2 of 3", "int8", "Q4_K_M", "Apache 2.0", "in 2024"),
+        *("two ways", "one bit", "a quarter of an idea", "a hundred things", "millions of numbers"),
+    ],
 )
 def test_names_and_ordinals_are_no_statements(words):
     assert unlinked(f"See {words} for more.") == []
