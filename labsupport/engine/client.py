@@ -47,6 +47,10 @@ __all__ = ["EngineClient", "EngineDied", "EngineFailed", "RequestRefused"]
 
 READY_WITHIN_SECONDS = 10.0
 """An engine that was silent for longer is not ready: it hangs, or one step takes longer than that."""
+HUNG_AFTER_SECONDS = 60.0
+"""An engine that was silent for longer hangs, unless its steps are slow: see `hung_after_seconds`."""
+STEP_SLACK = 8
+"""How much slower than its warm-up a step may be: other programs on its cores can slow it nearly tenfold."""
 LONGEST_PAUSE_SECONDS = 30.0
 """The longest pause between two attempts to bring back an engine that does not start."""
 _POLL_MILLISECONDS = 100
@@ -105,6 +109,18 @@ class EngineClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    @property
+    def hung_after_seconds(self) -> float:
+        """Silence after which the engine is killed and started again.
+
+        It owes a word twice a second when idle, and after every step when not. The longest step computes
+        `step_tokens` tokens, which takes at most as long as computing them one at a time, so a large model
+        on a slow machine is given that time, with slack, where it is more than HUNG_AFTER_SECONDS. Loading
+        owes nothing: it takes what the disk takes.
+        """
+        longest_step_seconds = self.config.step_tokens * self.info.warm_up_seconds
+        return max(HUNG_AFTER_SECONDS, STEP_SLACK * longest_step_seconds)
 
     @property
     def ready(self) -> bool:
@@ -234,12 +250,11 @@ class EngineClient:
         return message
 
     async def _supervise(self) -> None:
-        """Read what the engine says; when it dies, fail its requests and start it again, for ever."""
+        """Read what the engine says; when it dies or hangs, fail its requests and restart it. For ever."""
         while True:
-            await self._read_until_death()
-            self._failure = f"the engine process ended ({self._death()})"
-            await self._end_process(0)
+            self._failure = await self._read_until_death()
             self._fail_everything()
+            await self._end_process(0)
             pause_seconds = 0.1
             while self._socket is None:
                 try:
@@ -251,15 +266,21 @@ class EngineClient:
                     pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
             self.restarts += 1
 
-    async def _read_until_death(self) -> None:
+    async def _read_until_death(self) -> str:
+        """How it ended: the process is gone, or silent for so long that it has to go."""
         socket, process = self._socket, self._process
         if socket is None or process is None:
-            return
-        while True:
+            return self._failure
+        silent_polls = 0  # not the clock: if it is we who were held up, the engine is not to blame
+        while silent_polls * _POLL_MILLISECONDS / 1000 < self.hung_after_seconds:
             if await socket.poll(_POLL_MILLISECONDS):
+                silent_polls = 0
                 self._hear(self._decoder.decode(await socket.recv()))
             elif process.poll() is not None:
-                return
+                return f"the engine process ended ({self._death()})"
+            else:
+                silent_polls += 1
+        return f"the engine process hung: it said nothing for {self.hung_after_seconds:g} s and was killed"
 
     def _hear(self, message: FromEngine) -> None:
         self._heard = time.monotonic()
@@ -282,7 +303,8 @@ class EngineClient:
             while process.poll() is None and time.monotonic() < deadline:
                 await asyncio.sleep(0.02)
             process.kill()
-            process.wait()
+            while process.poll() is None:  # a wait() would stop everything else, and can be long in a driver
+                await asyncio.sleep(0.01)
             if process.stdin:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()

@@ -109,7 +109,10 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The engine has loaded and warmed up its model; what it can do and what it runs on."""
+    """The engine has loaded and warmed up its model; what it can do and what it runs on.
+
+    `warm_up_seconds` is what the first step took, of one token: the slowest that a token can be.
+    """
 
     pid: int
     engine: str
@@ -122,6 +125,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     kv_bytes: int
     compute_bytes: int
     load_seconds: float
+    warm_up_seconds: float
 
 
 class Integrity(msgspec.Struct, frozen=True, kw_only=True, tag=True):

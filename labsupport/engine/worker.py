@@ -203,6 +203,7 @@ def _load(config: EngineConfig) -> tuple[Runner, Ready]:
         kv_bytes=runner.kv_bytes,
         compute_bytes=runner.compute_bytes,
         load_seconds=time.monotonic() - begin,
+        warm_up_seconds=runner.warm_up_seconds,
     )
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
+import msgspec
 import psutil
 import pytest
 from tiny_gguf import RECITED
@@ -268,6 +269,54 @@ def test_an_engine_that_hangs_is_not_ready_until_it_is_heard_again(tiny_model, m
         await until(lambda: client.ready)
 
     with_engine(EngineConfig(threads=1, model=str(tiny_model)), use)
+
+
+@pytest.mark.parametrize("waiting", [True, False], ids=["with requests", "idle"])
+def test_an_engine_that_hangs_for_long_is_killed_and_comes_back(tiny_model, monkeypatch, waiting):
+    monkeypatch.setattr(client_module, "HUNG_AFTER_SECONDS", 3.0)
+
+    async def use(client: EngineClient) -> None:
+        # Given an engine that is stopped in the middle of its work, or of nothing
+        engine = psutil.Process(client.info.pid)
+        tasks = [
+            asyncio.create_task(deltas(client, b"x", ENDLESS, name=str(index)))
+            for index in range(20 * waiting)
+        ]
+        if waiting:
+            await until(lambda: client.last_report is not None and client.last_report.waiting > 0)
+        engine.suspend()
+        # When it stays silent, then its requests fail as they do at a death, and it is started again
+        outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE_SECONDS)
+        assert all(type(outcome) is EngineDied for outcome in outcomes), outcomes
+        assert all("said nothing for 3 s and was killed" in str(outcome) for outcome in outcomes)
+        await until(lambda: client.restarts == 1)
+        assert not engine.is_running()
+        assert len(await deltas(client, b"y")) == 40
+
+    with_engine(EngineConfig(threads=1, model=str(tiny_model), slots=4), use)
+
+
+def test_a_step_that_takes_long_is_no_hang(tiny_model, monkeypatch):
+    monkeypatch.setattr(client_module, "HUNG_AFTER_SECONDS", 6.0)
+
+    async def use(client: EngineClient) -> None:
+        engine = psutil.Process(client.info.pid)
+        request = asyncio.create_task(deltas(client, b"x", ENDLESS))
+        await until(lambda: client.last_report is not None and client.last_report.running > 0)
+        # When steps are held up, together for longer than the limit, but each for less
+        for _ in range(3):
+            engine.suspend()
+            await asyncio.sleep(2.5)
+            engine.resume()
+            await asyncio.sleep(0.1)
+        # Then nothing is lost
+        assert sum(len(delta.tokens) for delta in await request) == ENDLESS.max_tokens
+        assert client.restarts == 0
+        # and a model whose single token takes a second is given the time that a full step of it can take
+        client.info = msgspec.structs.replace(client.info, warm_up_seconds=1.0)
+        assert client.hung_after_seconds >= client.config.step_tokens
+
+    with_engine(EngineConfig(threads=1, model=str(tiny_model), slots=4), use)
 
 
 def test_the_engine_leaves_with_its_parent_however_that_ends(tiny_model):

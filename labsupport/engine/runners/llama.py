@@ -11,6 +11,7 @@ import ctypes
 import os
 import platform
 import sys
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,9 @@ class LlamaRunner:
         )
         self.weights_bytes = int(llama_cpp.llama_model_size(self._model))
         self.kv_bytes, self.compute_bytes = _logged_mib("KV buffer size"), _logged_mib("compute buffer size")
+        begin = time.monotonic()
         self._warm_up()
+        self.warm_up_seconds = time.monotonic() - begin
 
     def piece(self, token: int) -> bytes:
         """A token's bytes; none for control tokens."""
