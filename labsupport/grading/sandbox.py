@@ -20,14 +20,13 @@ from labsupport.errors import LabsupportError
 from labsupport.grading.exercise import Lab
 from labsupport.grading.inside import plain
 from labsupport.grading.syscall_filter import no_new_processes
+from labsupport.machine.computer_checks import GRADE_IN_IMAGE
 
 PACKAGE = plain.PACKAGE
 INSIDE = Path(plain.__file__).parent
 REMEDY = (
     "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap; Fedora: dnf install bubblewrap). "
-    "It needs Linux; elsewhere, run the grader in the course's image, which has it: `make image`, then "
-    "`docker run --rm --network none --security-opt seccomp=unconfined --security-opt systempaths=unconfined "
-    '-v "$PWD":/class -w /class under-the-endpoint labsupport grade`'
+    f"It needs Linux; elsewhere, {GRADE_IN_IMAGE}"
 )
 
 
@@ -65,9 +64,10 @@ def start(lab: Lab) -> subprocess.Popen[bytes]:
             [
                 "bwrap",
                 *_namespaces(),
+                *_scratch(lab),  # first: where the course lies under /tmp, it is mounted over this
                 *_system(),
                 *_course(lab),
-                *_scratch(lab),
+                *_sealed(lab),
                 *_environment(),
                 "--seccomp",
                 str(filter_file.fileno()),
@@ -138,13 +138,17 @@ def _course(lab: Lab) -> Iterator[str]:
 
 
 def _scratch(lab: Lab) -> Sequence[str]:
-    """A place to write, as large as the lab allows; everything else becomes read-only."""
-    size = str(lab.limits.disk_bytes)
-    return [
-        *("--size", size, "--tmpfs", "/tmp", "--dir", "/tmp/work", "--chdir", "/tmp/work"),
-        *("--size", size, "--tmpfs", "/dev/shm"),
-        *("--remount-ro", "/dev", "--remount-ro", "/"),
-    ]
+    """A place to write, as large as the lab allows."""
+    return [*_in_memory(lab, "/tmp"), "--dir", "/tmp/work", "--chdir", "/tmp/work"]
+
+
+def _sealed(lab: Lab) -> Sequence[str]:
+    """Shared memory, as large as the lab allows; everything else becomes read-only."""
+    return [*_in_memory(lab, "/dev/shm"), "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def _in_memory(lab: Lab, folder: str) -> Sequence[str]:
+    return ["--size", str(lab.limits.disk_bytes), "--tmpfs", folder]
 
 
 def _environment() -> Iterator[str]:

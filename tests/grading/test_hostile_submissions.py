@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shutil
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from labsupport.grading.grade import GRADED, STOPPED, Result, grade
+from labsupport.grading import sandbox
+from labsupport.grading.feedback import write_report
+from labsupport.grading.grade import GRADED, STOPPED, Result, grade, grade_all
 from labsupport.grading.submission import Submission
-from tests.grading.notebooks import LAB, handed_in, notebook
+from tests.grading.notebooks import LAB, LABS_FOLDER, handed_in, notebook
 
 pytestmark = pytest.mark.sandbox
 FULL = LAB.points
@@ -42,7 +47,7 @@ HOSTILE_CELLS = {
         "import os\nfor _ in range(1000): os.write(1, b'x' * 10**6)",
         "printed more than 1 MiB and was stopped",
     ),
-    "deletes what it can": (
+    "deletes the course": (
         "import shutil, labsupport, pathlib\nshutil.rmtree(pathlib.Path(labsupport.__file__).parent)",
         "raised OSError: [Errno 30] Read-only file system",
     ),
@@ -108,6 +113,76 @@ def test_a_hostile_cell_costs_only_itself(graded, what):
     (note,) = result.notes
     assert line in note
     assert note.startswith("Cell ")
+
+
+# Deletes whatever it can reach, and counts. Outside a sandbox it refuses: `bwrap` is process 1 inside, and
+# what is not the test's own must be read-only already.
+DELETE_EVERYTHING = """
+import os
+from pathlib import Path
+
+precious = {precious!r}
+in_sandbox = Path("/proc/1/comm").read_text().strip() == "bwrap" and os.getcwd() == "/tmp/work"
+if not in_sandbox or any(os.access(path, os.W_OK) for path in precious):
+    raise SystemExit("not in the sandbox, nothing was deleted")
+
+Path("mine/deep").mkdir(parents=True)
+Path("mine/deep/notes.txt").write_text("of no use to anybody")
+deleted, refused = set(), set()
+for top in [os.path.expanduser("~"), os.getcwd(), *{targets!r}, "/"]:
+    for folder, folders, files in os.walk(top, topdown=False):
+        for name in files + folders:
+            path = os.path.join(folder, name)
+            for delete in (os.unlink, os.rmdir):
+                try:
+                    delete(path)
+                    deleted.add(path)
+                    break
+                except OSError:
+                    refused.add(path)
+refused -= deleted
+seen = [path for path in refused if path.startswith({package!r})]
+raise RuntimeError(f"{{len(deleted)}} deleted, {{len(seen)}} of the course refused")
+"""
+
+
+def contents(*folders: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_cell_that_deletes_all_it_can_reach_deletes_nothing_of_anybodys(tmp_path, monkeypatch):
+    # Given a copy in the place of the course, so that a sandbox that is broken loses nothing else
+    course = tmp_path / "course" / "labsupport"
+    shutil.copytree(sandbox.PACKAGE, course, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(sandbox, "PACKAGE", course)
+    monkeypatch.setattr(sandbox, "INSIDE", course / "grading" / "inside")
+    # and a student who deletes everything, beside one who did the lab, and a report of last week
+    submitted, out = tmp_path / "submitted", tmp_path / "report"
+    cell = DELETE_EVERYTHING.format(
+        precious=["/", "/usr", sys.prefix, str(LABS_FOLDER.parent)],
+        targets=[str(submitted / "eve"), str(submitted), str(out), str(LABS_FOLDER), str(course)],
+        package=str(course),
+    )
+    patient = dataclasses.replace(
+        LAB, limits=dataclasses.replace(LAB.limits, seconds_per_cell=120, seconds_total=300)
+    )
+    paths = {
+        "eve": handed_in(submitted, "eve", notebook(first=cell)),
+        "ada": handed_in(submitted, "ada", notebook()),
+    }
+    submissions = [Submission(student, patient, path) for student, path in paths.items()]
+    write_report(grade_all(submissions[1:], seed=6), out, seed=6)
+    before = contents(tmp_path, LABS_FOLDER)
+    # When both are graded
+    eve, ada = grade_all(submissions, seed=7)
+    # Then the cell found the course and could delete what was its own, and nothing else
+    (note,) = eve.notes
+    found = re.search(r"RuntimeError: (\d+) deleted, (\d+) of the course refused", note)
+    assert found, note
+    assert int(found[1]) >= 3
+    assert int(found[2]) > 50
+    assert contents(tmp_path, LABS_FOLDER) == before
+    assert (eve.earned, ada.earned, ada.notes) == (FULL, FULL, ())
 
 
 # An exercise answered by hostile code: its status, and the message that its author gets.
