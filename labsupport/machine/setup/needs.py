@@ -18,6 +18,7 @@ from pathlib import Path
 
 OLDEST_PYTHON = (3, 11)
 GIB = 2**30
+DOWNLOADED_SHARE = 0.4  # of what is written; an upper bound, since a package is smaller packed than unpacked
 PROGRAM = "#include <string>\n#include <thread>\nint main() { return std::string().size(); }\n"
 
 
@@ -32,13 +33,15 @@ class Lack:
 def lacks(*, root: Path, cache: Path, free_bytes: int, compiler: bool) -> list[Lack]:
     """Everything that this computer lacks for set-up, in the order in which to mend it.
 
-    `free_bytes` is what set-up is going to write below `root` and `cache`; `compiler` says whether something
-    has to be compiled.
+    `free_bytes` is what set-up is going to write below `root` and `cache`, `DOWNLOADED_SHARE` of it by way of
+    the temporary folder and pip's cache; `compiler` says whether something has to be compiled.
     """
     found = [*_python_lacks()]
     if compiler:
         found.extend(_compiler_lacks())
-    found.extend(_disk_lacks(root, cache, free_bytes))
+    on_the_way = int(DOWNLOADED_SHARE * free_bytes)
+    needed = {pip_cache(): on_the_way, Path(tempfile.gettempdir()): on_the_way}
+    found.extend(_disk_lacks(needed | {root: free_bytes, cache: free_bytes}))
     return found
 
 
@@ -91,16 +94,30 @@ def _compile(compiler: str) -> str:
     return (result.stderr.strip().splitlines() or ["it printed nothing"])[-1]
 
 
-def _disk_lacks(root: Path, cache: Path, free_bytes: int) -> Iterator[Lack]:
-    places = {_device(path): path for path in (cache, root)}
-    for path in places.values():
+def pip_cache() -> Path:
+    """Where pip keeps what it downloaded (https://pip.pypa.io/en/stable/topics/caching/)."""
+    if own := os.environ.get("PIP_CACHE_DIR"):
+        return Path(own).expanduser()
+    if platform.system() == "Darwin":
+        return Path.home() / "Library" / "Caches" / "pip"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pip"
+
+
+def _disk_lacks(needed: dict[Path, int]) -> Iterator[Lack]:
+    """A lack for each disk that cannot take the most that is needed on it."""
+    most: dict[int, tuple[int, Path]] = {}
+    for path, amount in needed.items():
+        device = _device(path)
+        if device not in most or amount > most[device][0]:
+            most[device] = (amount, path)
+    for amount, path in most.values():
         free = shutil.disk_usage(_nearest(path)).free
-        if free < free_bytes:
+        if free < amount:
             yield Lack(
-                f"{free_bytes / GIB:.1f} GiB of free disk space are needed at {path}, "
+                f"{amount / GIB:.1f} GiB of free disk space are needed at {path}, "
                 f"and {free / GIB:.1f} GiB are free.",
                 f"free some space (see what uses it: du -xh -d 1 {_nearest(path)} | sort -h), "
-                "or point XDG_CACHE_HOME and PIP_CACHE_DIR at a larger disk",
+                "or point XDG_CACHE_HOME, PIP_CACHE_DIR and TMPDIR at a larger disk",
             )
 
 
