@@ -1,12 +1,13 @@
 """Published shapes and hardware figures, each with the page it was read from and the day.
 
-A number without a source is not in the sheets; what no source gave is None, not a guess.
+A number without a source is not in the sheets; what no source gave is None, not a guess. Each figure of a
+device has a quotation that contains it, with who published that and the day on which it held.
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -31,16 +32,42 @@ class ModelSheet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Where figures of a device were read. `figures`: name → (the number as quoted, factor to its unit)."""
+
+    figures: dict[str, tuple[str, float]]
+    url: str
+    publisher: str
+    quotation: str
+    read: date
+    as_of: date
+
+
+@dataclass(frozen=True, kw_only=True)
 class HardwareSheet:
-    """What a vendor promises of a device. `bf16_flops_per_second` is dense; None if no source gave it."""
+    """What a vendor promises of a device. `bf16_flops_per_second` is dense; None if no source gave it.
+
+    `tier` is the tier of the machines that decode with it: `cpu`, `apple` or `gpu`.
+    """
 
     name: str
+    tier: str
     memory_bytes: int
     bandwidth_bytes_per_second: int
-    source: str
-    read: date
+    evidence: tuple[Evidence, ...]
     bf16_flops_per_second: int | None = None
     note: str = ""
+
+    @property
+    def source(self) -> str:
+        """The page that the bandwidth was read from."""
+        return next(one.url for one in self.evidence if "bandwidth_bytes_per_second" in one.figures)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        days = [{"read": one.read.isoformat(), "as_of": one.as_of.isoformat()} for one in self.evidence]
+        evidence = [asdict(one) | day for one, day in zip(self.evidence, days, strict=True)]
+        return asdict(self) | {"source": self.source, "evidence": evidence}
 
 
 def model_sheet(name: str) -> ModelSheet:
@@ -52,7 +79,17 @@ def model_sheet(name: str) -> ModelSheet:
 
 def hardware(name: str) -> HardwareSheet:
     """The device of that name, such as `h100-sxm`."""
-    return HardwareSheet(**_entry("hardware", name))
+    entry = _entry("hardware", name)
+    evidence = tuple(Evidence(**one) for one in entry.pop("evidence"))
+    return HardwareSheet(evidence=evidence, **entry)
+
+
+def devices_of_tier(tier: str) -> tuple[HardwareSheet, ...]:
+    """The devices of that tier (`cpu`, `apple` or `gpu`), from the slowest memory to the fastest."""
+    found = (hardware(name) for name in names("hardware"))
+    return tuple(
+        sorted((one for one in found if one.tier == tier), key=lambda one: one.bandwidth_bytes_per_second)
+    )
 
 
 def names(sheet: str) -> tuple[str, ...]:

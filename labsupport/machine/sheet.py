@@ -65,7 +65,7 @@ class Datasheet:
                 for one in self.measurements
             ],
             "bounds": [asdict(one) for one in self.bounds],
-            "vendors": [asdict(one) | {"read": one.read.isoformat()} for one in self.vendors],
+            "vendors": [one.as_json() for one in self.vendors],
             "seconds": self.seconds,
         }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from labsupport.anatomy import (
 )
 from labsupport.anatomy.arithmetic import attainable_flops_per_second, decode_seconds_lower_bound
 from labsupport.anatomy.formats import format_named
-from labsupport.anatomy.spec_sheets import names
+from labsupport.anatomy.spec_sheets import devices_of_tier, names
 from labsupport.errors import LabsupportError
 
 CONFIG = {
@@ -121,11 +123,36 @@ def test_limits_of_time() -> None:
 
 
 def test_every_sheet_has_a_source_and_a_day() -> None:
-    sheets = [model_sheet(name) for name in names("models")] + [hardware(name) for name in names("hardware")]
-    assert len(sheets) >= 9
+    sheets = [model_sheet(name) for name in names("models")]
+    assert len(sheets) >= 5
     for sheet in sheets:
         assert sheet.source.startswith(("https://", "chosen for this course"))
         assert sheet.read.year >= 2026
+
+
+@pytest.mark.parametrize("name", names("hardware"))
+def test_every_figure_of_a_device_is_quoted_from_a_named_publisher_as_of_a_day(name: str) -> None:
+    sheet = hardware(name)
+    proved = {}
+    for one in sheet.evidence:
+        assert one.url.startswith("https://")
+        assert one.publisher
+        assert one.as_of <= one.read <= date.today()
+        assert len(one.quotation.split()) <= 25
+        for figure, (quoted, factor) in one.figures.items():
+            assert re.search(rf"(?<![\d.,]){re.escape(quoted)}(?![\d.,]*\d)", one.quotation), (figure, quoted)
+            proved[figure] = float(quoted.replace(",", "")) * factor
+    stated = {
+        field: value for field, value in vars(sheet).items() if field.endswith(("_bytes", "_per_second"))
+    }
+    assert proved == {figure: value for figure, value in stated.items() if value is not None}
+
+
+def test_every_tier_has_devices_from_a_slow_to_a_fast_one() -> None:
+    for tier in ("cpu", "apple", "gpu"):
+        slow, *_, fast = devices_of_tier(tier)
+        assert slow.bandwidth_bytes_per_second < fast.bandwidth_bytes_per_second
+    assert sum(len(devices_of_tier(tier)) for tier in ("cpu", "apple", "gpu")) == len(names("hardware"))
     with pytest.raises(LabsupportError, match=r"no 'h1000'[\s\S]*h100-sxm"):
         hardware("h1000")
 
