@@ -34,12 +34,14 @@ if TYPE_CHECKING:
         score as score,
     )
     from labsupport.notebook.questions import quiz as quiz
+    from labsupport.notebook.tier_range import decode_range as decode_range
 
 _MODULE_OF = {
     "COLOURS": "palette",
     "Choice": "explorer",
     "Explorer": "explorer",
     "Slider": "explorer",
+    "decode_range": "tier_range",
     "explore_answer_time": "answer_time",
     "explore_model_bytes": "model_bytes",
     "explore_one_weight": "one_weight",

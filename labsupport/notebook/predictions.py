@@ -1,7 +1,8 @@
 """Predict, lock, measure, score: a guess is worth something only if it was written down before the answer.
 
 `predict` asks, and locks what the reader answers. `score` puts a measurement beside it, as a ratio, with the
-physical limit where there is one. Right means that a locked guess never changes, that one locked after its
+physical limit and the range of the machine's tier where there are such.
+Right means that a locked guess never changes, that one locked after its
 measurement is counted as late, and that a page without a reader says "no prediction" and goes on.
 """
 
@@ -17,6 +18,7 @@ from labsupport.errors import LabsupportError
 from labsupport.notebook import reader_log
 from labsupport.notebook.reader_log import Entry
 from labsupport.notebook.tables import cell_text, plain_value
+from labsupport.notebook.tier_range import TierRange
 
 NO_PREDICTION = "no prediction"
 
@@ -46,6 +48,7 @@ class Score:
     predicted: Locked | None
     limit: float | None = None
     limit_name: str = ""
+    tier: TierRange | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -82,6 +85,12 @@ class Score:
             lines.append(
                 (self.limit_name, f"{cell_text(self.limit)} {self.unit} (measured is {share:.0%} of it)")
             )
+        if self.tier:
+            reach = (
+                f"{cell_text(self.tier.low)} ({self.tier.low_device}) to "
+                f"{cell_text(self.tier.high)} ({self.tier.high_device}) {self.unit}"
+            )
+            lines.append((f"The tier {self.tier.tier!r} allows, by printed bandwidth", reach))
         return lines
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
@@ -208,9 +217,15 @@ def predict(name: str, question: str, *, unit: str, guess: float | None = None) 
 
 
 def score(
-    name: str, measured: float, *, unit: str, limit: float | None = None, limit_name: str = ""
+    name: str,
+    measured: float,
+    *,
+    unit: str,
+    limit: float | None = None,
+    limit_name: str = "",
+    tier: TierRange | None = None,
 ) -> Score:
-    """Put a measurement beside the locked guess of that name, if there is one, and beside a limit.
+    """Put a measurement beside the locked guess of that name, if there is one, a limit, and its tier's range.
 
     Raises `PredictionError` when the guess was made in another unit, or a number is not above 0.
     """
@@ -222,7 +237,7 @@ def score(
             remedy=f"unlock it with forget({name!r}), and predict again",
         )
     result = Score(
-        name, value, unit, guess, None if limit is None else _positive(limit, "a limit"), limit_name
+        name, value, unit, guess, None if limit is None else _positive(limit, "a limit"), limit_name, tier
     )
     try:
         reader_log.append(Entry("measured", name, _now(), value, unit))

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from labsupport.anatomy.spec_sheets import devices_of_tier
+from labsupport.errors import LabsupportError
 from labsupport.notebook.predictions import PredictionError, forget, history, locked, predict, score
 from labsupport.notebook.reader_log import LogUnwritableError, log_path
+from labsupport.notebook.tier_range import decode_range
 
 
 def children_of(widget):
@@ -67,6 +70,26 @@ def test_a_forgotten_guess_can_be_made_again_but_counts_as_late_after_a_measurem
 def test_the_limit_stands_beside_the_measurement():
     lines = dict(score("rate", 50, unit="tokens/s", limit=200, limit_name="Memory bandwidth allows").lines())
     assert lines["Memory bandwidth allows"] == "200 tokens/s (measured is 25% of it)"
+
+
+@pytest.mark.parametrize("tier", ["cpu", "apple", "gpu"])
+def test_the_range_of_the_tier_stands_beside_the_measurement(tier):
+    slow, *_, fast = devices_of_tier(tier)
+    reach = decode_range(tier, bytes_read=1e9)
+    assert (reach.low, reach.high) == (
+        slow.bandwidth_bytes_per_second / 1e9,
+        fast.bandwidth_bytes_per_second / 1e9,
+    )
+    label, text = score("rate", 5, unit="tokens/s", tier=reach).lines()[-1]
+    assert tier in label
+    assert slow.name in text
+    assert fast.name in text
+
+
+@pytest.mark.parametrize(("tier", "bytes_read"), [("abacus", 1e9), ("cpu", 0)])
+def test_a_range_that_cannot_be_computed_is_refused(tier, bytes_read):
+    with pytest.raises(LabsupportError, match="cpu, apple or gpu"):
+        decode_range(tier, bytes_read=bytes_read)
 
 
 @pytest.mark.parametrize("bad", [0, -3, float("nan"), float("inf"), True, "7"])
