@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from labsupport.machine import cgroup, computer_checks
@@ -72,6 +75,18 @@ def test_too_little_memory_fails_and_names_both_amounts() -> None:
     assert "1048576.0 GiB are needed" in finding.detail
 
 
+def test_enough_memory_that_others_use_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "memory_limit_bytes", lambda: None)
+    busy = SimpleNamespace(total=8 * computer_checks.GIB, available=computer_checks.GIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: busy)
+
+    finding = computer_checks.memory()
+
+    assert finding.state == "note"
+    assert "8.0 GiB, of which only 1.0 GiB are available" in finding.detail
+    assert finding.remedy.startswith("close programs that use much memory")
+
+
 def test_a_containers_limit_counts_as_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text(f"{2**30}\n")
     (tmp_path / "self").write_text("0::/\n")
@@ -134,9 +149,36 @@ def test_no_bubblewrap_and_one_that_may_not_work_are_notes(only_path: Path) -> N
     forbidden = computer_checks.sandbox()
 
     assert (missing.state, forbidden.state) == ("note", "note")
-    assert "bubblewrap" in missing.remedy
+    assert missing.remedy == "to grade a class: " + needs.install(
+        apt="bubblewrap", dnf="bubblewrap", pacman="bubblewrap", brew=""
+    )
     assert "Permission denied" in forbidden.detail
     assert "sysctl" in forbidden.remedy
+
+
+@pytest.mark.parametrize("body", ["while :; do :; done", None], ids=["it hangs", "it is no program"])
+def test_a_bubblewrap_that_cannot_be_run_is_to_be_replaced(only_path: Path, body: str | None) -> None:
+    program(only_path, "bwrap", body or "")
+    if body is None:
+        (only_path / "bwrap").write_bytes(b"\x7fELF and no more")
+
+    finding = computer_checks.sandbox(timeout_seconds=0.5)
+
+    assert finding.state == "note"
+    assert "could not be run" in finding.detail
+    assert finding.remedy.startswith(f"remove {only_path / 'bwrap'}, which is broken; then: ")
+
+
+def test_on_a_mac_grading_is_done_in_the_courses_image_as_the_grader_says_too(
+    only_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+
+    remedy = computer_checks.sandbox().remedy
+
+    assert remedy == f"to grade a class: {computer_checks.GRADE_IN_IMAGE}"
+    assert "`make image`" in remedy
+    assert computer_checks.browser().remedy == "to run every test: brew install --cask chromium"
 
 
 @pytest.mark.sandbox
