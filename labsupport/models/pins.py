@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from labsupport.anatomy.model_file_error import ModelFileError
-from labsupport.models.cache import appearing, cache_directory, locked
+from labsupport.models.cache import appearing, cache_directory, locked, usable
 from labsupport.models.catalogue import entry
 
 
@@ -49,10 +49,12 @@ def record_pin(name: str, *, revision: str, files: dict[str, str], sizes: dict[s
 
 
 def _read() -> dict[str, dict[str, Any]]:
-    if not pins_file().is_file():
-        return {}
+    with usable(pins_file().parent):
+        if not pins_file().is_file():
+            return {}
+        text = pins_file().read_text(encoding="utf-8")
     try:
-        return dict(json.loads(pins_file().read_text(encoding="utf-8")))
+        return dict(json.loads(text))
     except ValueError as error:
         raise ModelFileError(
             pins_file(), f"it is not valid JSON ({error}).", remedy="Delete it and pin the models again."

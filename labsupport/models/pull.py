@@ -40,7 +40,7 @@ def pull(name: str, *, hub: Hub | None = None, progress: Progress | None = None)
     """
     found = _hub_entry(name)
     pin = pin_of(name)
-    if pin is not None and (folder := _folder(name, pin.revision)).joinpath(MANIFEST).is_file():
+    if pin is not None and _is_complete(folder := _folder(name, pin.revision), pin):
         return folder
     own = hub or Hub()
     try:
@@ -48,7 +48,7 @@ def pull(name: str, *, hub: Hub | None = None, progress: Progress | None = None)
             pin = first_contact(name, hub=own)
         folder = _folder(name, pin.revision)
         with locked(folder):
-            if not (folder / MANIFEST).is_file():
+            if not _is_complete(folder, pin):
                 _pull_files(found.repository, pin, folder, own, progress or print_progress)
         return folder
     finally:
@@ -108,6 +108,11 @@ def _hub_entry(name: str) -> Entry:
 
 def _folder(name: str, revision: str) -> Path:
     return cache_directory() / "checkpoints" / name / revision
+
+
+def _is_complete(folder: Path, pin: Pin) -> bool:
+    """Whether a pull ended here and nothing was deleted since."""
+    return all((folder / file).is_file() for file in (MANIFEST, *pin.files))
 
 
 def _needed(repository: str, seen: Revision) -> list[RemoteFile]:

@@ -16,10 +16,14 @@ from labsupport.errors import LabsupportError
 # Numbers of llama.cpp's `llama_ftype`.
 FILE_TYPES = {"q8_0": 7, "q2_k": 10, "q4_k_m": 15}
 _THREADS = 2
+_PROBE_BYTES = 1 << 20  # more than is left free by a write that failed
 
 
 def quantize(source: Path, target: Path, quant: str) -> None:
-    """Write the 16-bit GGUF file `source` as `target`, quantized by the recipe `quant` (see `FILE_TYPES`)."""
+    """Write the 16-bit GGUF file `source` as `target`, quantized by the recipe `quant` (see `FILE_TYPES`).
+
+    Raises the system's `OSError` if the disk takes no more, `LabsupportError` if anything else fails.
+    """
     gguf_header.read(source)
     command = [sys.executable, "-m", "labsupport.models.quantize", str(source), str(target), quant]
     finished = subprocess.run(
@@ -30,13 +34,18 @@ def quantize(source: Path, target: Path, quant: str) -> None:
         env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
     )
     if finished.returncode:
+        _write_on(target)
         last = (finished.stderr or finished.stdout).strip().splitlines()[-3:]
-        if "No space left" in finished.stderr:
-            raise OSError(28, "No space left on device", str(target))
         raise LabsupportError(
             f"llama.cpp could not quantize {source} to {quant} (status {finished.returncode}): "
             + " | ".join(last)
         )
+
+
+def _write_on(target: Path) -> None:
+    """Go on writing where llama.cpp failed: it says only "iostream error", the system says why."""
+    with target.open("ab") as file:
+        file.write(bytes(_PROBE_BYTES))
 
 
 def _main(source: str, target: str, quant: str) -> int:

@@ -1,22 +1,29 @@
 """The two questions that the other rooms ask: where is this model's GGUF file, where is its checkpoint.
 
 A GGUF in the cache carries in its name a digest of what it was made of, so that retrained weights are never
-served stale, and beside it a record of its own SHA-256 for `verify`.
+served stale, and beside it a record of its own SHA-256, so that a file that changed is never served at all.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from labsupport.anatomy import gguf_header, model_sheet, parameters, shape_of
-from labsupport.anatomy.model_file_error import ModelFileError
 from labsupport.errors import LabsupportError
-from labsupport.models.cache import appearing, cache_directory, locked, require_free, sha256_of
+from labsupport.models.cache import (
+    appearing,
+    cache_directory,
+    locked,
+    remove_unless_busy,
+    require_free,
+    sha256_of,
+    usable,
+)
 from labsupport.models.catalogue import BUNDLED_WEIGHTS, entries, entry
+from labsupport.models.checksums import bundled_files, is_as_made, record, require_unchanged
 
 QUANTS = ("bf16", "f16", "q8_0", "q4_k_m", "q2_k")
 
@@ -36,8 +43,8 @@ def path(name: str, quant: str = "q4_k_m") -> Path:
     """The GGUF file of a model, made if it is missing.
 
     `name` is a catalogue entry, a Hugging Face directory, or a .gguf file (which is returned as it is,
-    whatever `quant` says). `quant` is one of `QUANTS`. Raises `LabsupportError` if either is unknown or the
-    making fails.
+    whatever `quant` says). `quant` is one of `QUANTS`. Raises `LabsupportError` if either is unknown, the
+    making fails, or the checkpoint is not what was bundled or pulled.
     """
     if name.endswith(".gguf"):
         return gguf_header.read(Path(name).expanduser()).path
@@ -45,10 +52,14 @@ def path(name: str, quant: str = "q4_k_m") -> Path:
     if quant not in QUANTS:
         raise LabsupportError(f"There is no quantization {quant!r}.", allowed=", ".join(QUANTS))
     product = _product(name, quant)
-    if not _is_whole(product):
-        with locked(product):
-            if not _is_whole(product):
-                _make(name, quant, product)
+    with usable(product.parent):
+        if is_as_made(product):
+            return product
+    with locked(product):
+        if not is_as_made(product):
+            _set_aside(product)
+            _make(name, quant, product)
+            _remove_stale(product)
     return product
 
 
@@ -56,6 +67,7 @@ def checkpoint(name: str) -> Path:
     """The directory of a model in Hugging Face's layout (`config.json`, `model.safetensors`, tokenizer, …).
 
     A model of the hub is pulled if it is missing. Synthetic models have none: only their GGUF file exists.
+    Raises `ModelFileError` if the bundled files are not what `checksums.txt` says.
     """
     if name not in entries() and (Path(name).expanduser() / "config.json").is_file():
         return Path(name).expanduser()
@@ -69,16 +81,11 @@ def checkpoint(name: str) -> Path:
         from labsupport.models.pull import pull
 
         return pull(name)
-    if not (BUNDLED_WEIGHTS / "model.safetensors").is_file():
-        raise ModelFileError(
-            BUNDLED_WEIGHTS, "the bundled weights are missing.", remedy="Clone the repository again."
-        )
+    remedy = f"`git checkout -- '{BUNDLED_WEIGHTS}'` brings the bundled files back."
+    require_unchanged(BUNDLED_WEIGHTS / "model.safetensors", "", remedy=remedy)
+    for file, sha256 in bundled_files(BUNDLED_WEIGHTS).items():
+        require_unchanged(file, sha256, remedy=remedy)
     return BUNDLED_WEIGHTS
-
-
-def record_of(product: Path) -> Path:
-    """Where the SHA-256 of a made file is kept."""
-    return product.with_name(product.name + ".json")
 
 
 def cached(name: str) -> list[Path]:
@@ -122,16 +129,18 @@ def _checkpoint_digest(folder: Path) -> hashlib._Hash:
     return digest
 
 
-def _is_whole(product: Path) -> bool:
-    """Whether the cache holds the file and its header fits its length; a broken one is set aside."""
-    if not product.is_file():
-        return False
-    try:
-        gguf_header.read(product)
-    except ModelFileError:
+def _set_aside(product: Path) -> None:
+    if product.is_file():
+        print(f"{product} no longer has the SHA-256 noted of it: making it again.", file=sys.stderr)
         product.rename(product.with_name(product.name + ".broken"))
-        return False
-    return True
+
+
+def _remove_stale(product: Path) -> None:
+    """Remove what was made of another state of the same model: nothing will ask for it again."""
+    digest = product.name.partition("-")[0]
+    for lock in product.parent.glob("*.gguf.lock"):
+        if not lock.name.startswith(digest):
+            remove_unless_busy(lock.with_suffix(""))
 
 
 def _make(name: str, quant: str, product: Path) -> None:
@@ -144,6 +153,7 @@ def _make(name: str, quant: str, product: Path) -> None:
             write_synthetic(shape, target, form=form, name=name)
     else:
         folder = checkpoint(name)
+        _require_as_pulled(name)
         shape = shape_of(folder)
 
         def write(target: Path, form: str) -> None:
@@ -159,9 +169,17 @@ def _make(name: str, quant: str, product: Path) -> None:
         print(f"making {name} {quant} from {weights / 1e9:.1f} billion weights: minutes…", file=sys.stderr)
     with appearing(product) as target:
         _write_quantized(write, target, quant, product)
-    record_of(product).write_text(
-        json.dumps({"sha256": sha256_of(product), "bytes": product.stat().st_size, "quant": quant}) + "\n"
-    )
+        record(target, product)
+
+
+def _require_as_pulled(name: str) -> None:
+    """Read a hub model once more before it is converted: minutes of work should not end in nonsense."""
+    if name in entries() and entry(name).kind == "hub":
+        from labsupport.models.pull import manifest_files
+
+        for file, sha256 in manifest_files(name).items():
+            remedy = f"Delete it (`rm '{file}'`); the same command then pulls it again."
+            require_unchanged(file, sha256, remedy=remedy)
 
 
 def _write_quantized(write: Callable[[Path, str], None], target: Path, quant: str, product: Path) -> None:
