@@ -61,11 +61,12 @@ grade: setup  ## grade what students handed in (GRADE_ARGS="submitted --out grad
 
 # conda runs pip by itself: what `setup` would choose is handed to it in variables that pip and CMake read.
 conda:  ## the same environment for conda users
-	@index=$(TORCH_CPU_INDEX); \
-	if $(PYTHON) -c 'import sys; from labsupport.machine.setup.torch_build import has_nvidia_gpu as gpu; \
-		sys.exit(not gpu())' || [ "$$(uname)" = Darwin ]; then index=; fi; \
+	@set -e; index=$(TORCH_CPU_INDEX); \
+	gpu='import sys; from labsupport.machine import nvidia; sys.exit(not nvidia.is_present())'; \
+	if [ "$$(uname)" = Darwin ] || $(PYTHON) -c "$$gpu"; then index=; fi; \
 	flags="$$($(PYTHON) -c 'from labsupport.machine.setup.llama_wheel import cmake_arguments as a; print(a(cuda=False))')"; \
-	CMAKE_ARGS="$$flags $$CMAKE_ARGS" PIP_EXTRA_INDEX_URL="$$index" conda env create -f environment.yml
+	CMAKE_ARGS="$$flags $$CMAKE_ARGS" PIP_EXTRA_INDEX_URL="$$index $$PIP_EXTRA_INDEX_URL" \
+		conda env create -f environment.yml
 
 image:  ## build the container image (IMAGE_ARGS="--build-arg ACCELERATOR=cuda")
 	@docker build -t under-the-endpoint $(IMAGE_ARGS) .

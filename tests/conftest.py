@@ -11,18 +11,15 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from labsupport.machine.setup.needs import install
-from labsupport.machine.setup.torch_build import has_nvidia_gpu
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from labsupport.machine import computer_checks, nvidia
+from labsupport.machine.doctor import REPAIR, Finding
 
 
 @dataclass(frozen=True)
@@ -37,38 +34,33 @@ class Tool:
 
 @functools.cache
 def tools() -> tuple[Tool, ...]:
+    no_gpu = "" if nvidia.is_present() else "no NVIDIA GPU"
     return (
-        Tool(
-            "browser",
-            _browser_lack(),
-            install(apt="chromium", dnf="chromium", pacman="chromium", brew="--cask chromium"),
-        ),
-        Tool(
-            "sandbox",
-            _sandbox_lack(),
-            install(apt="bubblewrap", dnf="bubblewrap", pacman="bubblewrap", brew=""),
-        ),
-        Tool(
-            "gpu",
-            "" if has_nvidia_gpu() else "no NVIDIA GPU",
-            "run on a computer that has one",
-            installable=False,
-        ),
+        _as_the_doctor_says(_browser()),
+        _as_the_doctor_says(computer_checks.sandbox()),
+        Tool("gpu", no_gpu, "run on a computer that has one", installable=False),
     )
 
 
-def _browser_lack() -> str:
+def _as_the_doctor_says(finding: Finding) -> Tool:
+    return Tool(finding.check, "" if finding.state == "ok" else finding.detail, finding.remedy)
+
+
+def _browser() -> Finding:
     if importlib.util.find_spec("playwright") is None:
-        return "the Python package playwright is not installed"
-    return "" if any(map(shutil.which, BROWSERS)) else "no Chromium or Chrome on PATH"
+        return Finding("browser", "note", "the Python package playwright is not installed", REPAIR)
+    return computer_checks.browser()
 
 
-def _sandbox_lack() -> str:
-    if shutil.which("bwrap") is None:
-        return "no bubblewrap (bwrap) on PATH"
-    probe = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
-    result = subprocess.run(probe, capture_output=True, text=True)
-    return "" if result.returncode == 0 else f"bubblewrap does not work here: {result.stderr.strip()}"
+@pytest.fixture
+def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A computer without an NVIDIA GPU, whatever this one is; a test may put one into its `dev` or `bin`."""
+    for name in ("dev", "gpus", "bin"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(nvidia, "DEVICES", tmp_path / "dev")
+    monkeypatch.setattr(nvidia, "DRIVERS_LIST", tmp_path / "gpus")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return tmp_path
 
 
 def all_required() -> bool:

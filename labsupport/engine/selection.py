@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from ctypes.util import find_library
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from labsupport.engine.config import EngineName
@@ -20,11 +17,6 @@ class Selection:
     engine: Literal["llama"]
     device: Device
     reason: str
-
-
-def cuda_present() -> bool:
-    """Whether this machine has an NVIDIA GPU with a working driver, judged without loading any library."""
-    return Path("/dev/nvidiactl").exists() or (sys.platform == "win32" and bool(find_library("nvcuda")))
 
 
 def select(
@@ -44,7 +36,8 @@ def select(
         return Selection(
             "llama",
             "cpu",
-            f"{asked}: llama.cpp on the CPU: there is an NVIDIA GPU, but this llama.cpp has no CUDA",
+            f"{asked}: llama.cpp on the CPU: there is an NVIDIA GPU, but this llama.cpp has no CUDA "
+            "that works (`labsupport doctor` says why)",
         )
     if is_metal and llama_offloads:
         return Selection("llama", "metal", f"{asked}: llama.cpp on Apple's GPU through Metal")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from labsupport.machine import cgroup
+from labsupport.machine import cgroup, nvidia
 
 INSTRUCTION_SETS = {
     "sse4_2": "SSE4.2",
@@ -35,16 +35,6 @@ INSTRUCTION_SETS = {
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """One NVIDIA GPU, as its driver describes it."""
-
-    name: str
-    memory_bytes: int
-    driver: str
-    compute_capability: str
-
-
-@dataclass(frozen=True)
 class Machine:
     """A computer, as far as running models is concerned. Memory and cores are what this process may use."""
 
@@ -59,7 +49,7 @@ class Machine:
     memory_limited_by_container: bool
     unified_memory: bool
     disk_free_bytes: int
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[nvidia.Gpu, ...]
 
     @property
     def tier(self) -> str:
@@ -87,7 +77,7 @@ def detect(disk: Path | None = None) -> Machine:
         memory_limited_by_container=total < memory.total,
         unified_memory=platform.system() == "Darwin" and platform.machine() == "arm64",
         disk_free_bytes=shutil.disk_usage(existing(disk or Path.home())).free,
-        gpus=nvidia_gpus(),
+        gpus=nvidia.gpus(),
     )
 
 
@@ -112,18 +102,6 @@ def instruction_sets() -> tuple[str, ...]:
         found = {flag.replace(".", "_") for flag in flags.split()}
         return ("NEON",) if platform.machine() == "arm64" else _named(found)
     return _named(set((_cpuinfo("flags") or _cpuinfo("Features")).split()))
-
-
-def nvidia_gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs that the driver lists; none where there is no driver, or where it fails."""
-    query = "--query-gpu=name,memory.total,driver_version,compute_cap"
-    lines = _output("nvidia-smi", query, "--format=csv,noheader,nounits").splitlines()
-    rows = [[field.strip() for field in line.split(",")] for line in lines]
-    return tuple(
-        Gpu(name=row[0], memory_bytes=int(row[1]) * 2**20, driver=row[2], compute_capability=row[3])
-        for row in rows
-        if len(row) == 4 and row[1].isdigit()
-    )
 
 
 def existing(path: Path) -> Path:

@@ -12,15 +12,23 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labsupport.machine import detect
+from labsupport.machine import nvidia
 from labsupport.machine.doctor import REPAIR, Finding
 from labsupport.machine.setup.requirements import CONSTRAINTS, Requirements
+from labsupport.machine.setup.session import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-CUDA_REMEDY = "run `make setup ACCELERATOR=cuda`; it needs the driver, and `nvcc` to build llama.cpp"
+PIP = f"{sys.executable} -m pip"
+CUDA_TORCH = f"`{PIP} uninstall -y torch`, then `make setup ACCELERATOR=cuda`"
+CUDA_LLAMA = (
+    "with CUDA's compiler `nvcc` on PATH (NVIDIA's CUDA toolkit has it), `make setup ACCELERATOR=cuda`"
+)
+LESS_LOAD = "close programs that use the processor (`top` lists them), then run `labsupport doctor` again"
+ANSWER_SECONDS = 120.0
 
 TRY_TORCH = """
 import json, torch
@@ -31,17 +39,28 @@ print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads
 """
 
 TRY_LLAMA = """
-import json, math, sys
-import llama_cpp
-answer = {"version": llama_cpp.__version__, "gpu": bool(llama_cpp.llama_supports_gpu_offload())}
-if sys.argv[1:]:
-    model = llama_cpp.Llama(sys.argv[1], n_ctx=256, n_threads=1, n_gpu_layers=0, verbose=False)
-    model.eval([1, 2, 3])
-    logits = model.eval_logits[-1]
-    assert len(logits) == model.n_vocab() and all(map(math.isfinite, logits)), "the logits are not finite"
-    answer["decoded"] = True
-print(json.dumps(answer))
+import json, llama_cpp
+print(json.dumps({"version": llama_cpp.__version__, "gpu": bool(llama_cpp.llama_supports_gpu_offload())}))
 """
+
+TRY_MODEL = """
+import math, sys, llama_cpp
+model = llama_cpp.Llama(sys.argv[1], n_ctx=256, n_threads=1, n_gpu_layers=0, verbose=False)
+model.eval([1, 2, 3])
+logits = model.eval_logits[-1]
+assert len(logits) == model.n_vocab() and all(map(math.isfinite, logits)), "the logits are not finite"
+print("{}")
+"""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Why a program gave no answer, in one line."""
+
+    why: str
+    timed_out: bool = False
+    foreign: bool = False
+    """It was built for another processor."""
 
 
 def environment() -> Finding:
@@ -73,34 +92,46 @@ def versions(root: Path = ROOT) -> Finding:
 def torch() -> Finding:
     """torch can be imported, multiplies, and sees the GPU if there is one."""
     answer = _try(TRY_TORCH)
-    if isinstance(answer, str):
-        return Finding("torch", "fail", f"torch does not work: {answer}", REPAIR)
+    if isinstance(answer, Broken):
+        remedy = LESS_LOAD if answer.timed_out else f"`{PIP} uninstall -y torch`, then `make setup`"
+        return Finding("torch", "fail", f"torch does not work: {answer.why}", remedy)
     detail = f"torch {answer['version']}, {answer['threads']} threads"
-    if detect.nvidia_gpus() and not answer["cuda"]:
-        return Finding("torch", "note", f"{detail}; it does not see the NVIDIA GPU", CUDA_REMEDY)
+    if nvidia.gpus() and not answer["cuda"]:
+        return Finding("torch", "note", f"{detail}; it does not see the NVIDIA GPU", CUDA_TORCH)
     return Finding("torch", "ok", detail + _seen(bool(answer["cuda"]), bool(answer["metal"])))
 
 
 def llama(model: Path | None = None) -> Finding:
     """llama.cpp can be imported, decodes `model` if given, and was built for the GPU if there is one."""
-    answer = _try(TRY_LLAMA, *([str(model)] if model else []))
-    if isinstance(answer, str):
-        remedy = (
-            "build it for this computer: `.venv/bin/pip uninstall -y llama-cpp-python`, then `make setup`"
-        )
-        return Finding("llama.cpp", "fail", f"llama.cpp does not work: {answer}", remedy)
-    detail = f"llama-cpp-python {answer['version']}" + (f" decodes {model.name}" if model else "")
-    if detect.nvidia_gpus() and not answer["gpu"]:
-        return Finding("llama.cpp", "note", f"{detail}; it was built without CUDA", CUDA_REMEDY)
+    answer = _try(TRY_LLAMA)
+    if isinstance(answer, Broken):
+        remedy = LESS_LOAD if answer.timed_out else _rebuild()
+        return Finding("llama.cpp", "fail", f"llama.cpp does not work: {answer.why}", remedy)
+    detail = f"llama-cpp-python {answer['version']}"
+    if model:
+        decoded = _try(TRY_MODEL, str(model))
+        if isinstance(decoded, Broken):
+            remedy = f"`rm '{model}'`, then run `labsupport doctor` again: it makes the file anew"
+            remedy = LESS_LOAD if decoded.timed_out else _rebuild() if decoded.foreign else remedy
+            return Finding("llama.cpp", "fail", f"{detail} cannot decode {model}: {decoded.why}", remedy)
+        detail += f" decodes {model.name}"
+    if nvidia.gpus() and not answer["gpu"]:
+        return Finding("llama.cpp", "note", f"{detail}; it was built without CUDA", CUDA_LLAMA)
     return Finding("llama.cpp", "ok", detail + (", built for a GPU" if answer["gpu"] else ""))
 
 
 def gpu() -> Finding:
-    """Which accelerator there is. None is needed."""
-    gpus = detect.nvidia_gpus()
+    """Which accelerator there is. None is needed, but one that its driver does not list is worth a note."""
+    gpus = nvidia.gpus()
     names = [f"{one.name} ({one.memory_bytes / 2**30:.0f} GiB, driver {one.driver})" for one in gpus]
     if names:
         return Finding("gpu", "ok", ", ".join(names))
+    if nvidia.is_present():
+        remedy = (
+            "run `nvidia-smi` and mend what it says: install NVIDIA's driver, or restart after an update; "
+            "start a container with `--gpus all`"
+        )
+        return Finding("gpu", "note", "an NVIDIA GPU is present, but its driver does not list it", remedy)
     if sys.platform == "darwin":
         return Finding(
             "gpu", "ok", "no NVIDIA GPU; Metal is used where torch and llama.cpp were built for it"
@@ -120,18 +151,23 @@ def _seen(cuda: bool, metal: bool) -> str:
     return ", sees the GPU" if cuda else ", sees Metal" if metal else ""
 
 
-def _try(program: str, *words: str) -> dict[str, Any] | str:
-    """What a Python program prints as JSON, or, if it fails, why, in one line."""
+def _rebuild() -> str:
+    """The commands that compile llama.cpp anew, although a wheel of it was kept."""
+    return f"`rm -r '{cache_folder() / 'wheels'}'; {PIP} uninstall -y llama-cpp-python`, then `make setup`"
+
+
+def _try(program: str, *words: str) -> dict[str, Any] | Broken:
+    """What a Python program prints as JSON."""
     command = [sys.executable, "-c", program, *words]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
     except subprocess.TimeoutExpired:
-        return "it did not answer within 120 s"
+        return Broken(f"it did not answer within {ANSWER_SECONDS:g} s", timed_out=True)
+    if result.returncode == -signal.SIGILL:
+        return Broken("its process ended with SIGILL: built for another processor?", foreign=True)
     if result.returncode < 0:
-        return (
-            f"its process ended with {signal.Signals(-result.returncode).name}: built for another processor?"
-        )
+        return Broken(f"its process ended with {signal.Signals(-result.returncode).name}")
     if result.returncode > 0:
-        return (result.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        return Broken((result.stderr.strip().splitlines() or ["it printed nothing"])[-1])
     answer: dict[str, Any] = json.loads(result.stdout.strip().splitlines()[-1])
     return answer

@@ -81,25 +81,3 @@ def test_version_1_groups_are_read_and_their_no_limit_is_none(tmp_path: Path) ->
 def test_no_control_groups_mean_no_limit(tmp_path: Path) -> None:
     assert cgroup.memory_limit_bytes(process=tmp_path / "none", mount=tmp_path) is None
     assert cgroup.core_limit(process=tmp_path / "none", mount=tmp_path) is None
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        (
-            "echo 'NVIDIA H100 80GB HBM3, 81559, 550.54, 9.0'",
-            (detect.Gpu("NVIDIA H100 80GB HBM3", 81559 * 2**20, "550.54", "9.0"),),
-        ),
-        ("echo 'No devices were found'", ()),
-        ("echo 'NVIDIA-SMI has failed' >&2; exit 9", ()),
-    ],
-)
-def test_gpus_are_what_the_driver_lists(
-    body: str, expected: tuple[detect.Gpu, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    driver = tmp_path / "nvidia-smi"
-    driver.write_text(f"#!/bin/sh\n{body}\n")
-    driver.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-    assert detect.nvidia_gpus() == expected

@@ -40,7 +40,8 @@ def clone(tmp_path):
         "labsupport/errors.py",
     ):
         shutil.copy(ROOT / file, folder / file)
-    shutil.copy(ROOT / "labsupport" / "machine" / "__init__.py", folder / "labsupport" / "machine")
+    for file in ("__init__.py", "nvidia.py"):
+        shutil.copy(ROOT / "labsupport" / "machine" / file, folder / "labsupport" / "machine")
     return folder
 
 

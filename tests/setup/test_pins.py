@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -24,7 +25,13 @@ def test_every_line_of_the_constraints_is_an_exact_pin_without_a_build_label():
 
 def test_every_package_that_the_project_names_is_pinned():
     requirements = Requirements.read(ROOT)
-    assert {*requirements.names, *requirements.gpu_names, "pip", "setuptools"} <= set(PINS)
+    assert {*requirements.names, "pip", "setuptools"} <= set(PINS)
+
+
+def test_extras_for_a_gpu_and_a_cluster_exist_and_ask_for_nothing_that_set_up_would_not_install():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras) == {"dev", "gpu", "cluster"}
+    assert extras["gpu"] == extras["cluster"] == []
 
 
 def test_what_is_installed_here_is_what_is_pinned():

@@ -58,6 +58,22 @@ def test_a_step_is_done_again_when_an_input_changed_or_its_result_is_gone(sessio
     assert prepare("of 2 May", "again") == "again"
 
 
+def test_a_step_whose_package_was_removed_or_replaced_is_done_again(session):
+    site = session.venv / "lib" / "python3.11" / "site-packages"
+    pinned = session.requirements.version("torch")
+
+    def install(version: str) -> None:
+        shutil.rmtree(site, ignore_errors=True)
+        (site / f"torch-{version}.dist-info").mkdir(parents=True)
+
+    assert not session.holds(["torch"])
+    install(f"{pinned}+cpu")
+    assert session.holds(["torch"])
+    assert not session.holds(["torch", "numpy"])
+    install("0.1")
+    assert not session.holds(["torch"])
+
+
 def test_an_interrupted_step_counts_as_not_done(session):
     with pytest.raises(KeyboardInterrupt):
         session.step("packages", "install", [1], lambda: (_ for _ in ()).throw(KeyboardInterrupt))

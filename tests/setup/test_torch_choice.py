@@ -13,7 +13,7 @@ import pytest
 
 from labsupport.machine.setup import torch_build
 from labsupport.machine.setup.session import Session
-from labsupport.machine.setup.torch_build import NoCpuBuild, choose, has_nvidia_gpu
+from labsupport.machine.setup.torch_build import NoCpuBuild, choose
 from tests.setup.fake_index import CUDA_NEEDS, Wheel, serving
 
 ROOT = Path(__file__).parents[2]
@@ -128,24 +128,3 @@ def test_with_a_gpu_pip_takes_the_cuda_build_from_its_own_index(session, own_ind
 def test_on_a_mac_pip_takes_the_only_build_there_is(session):
     source = choose(version="2.13.0", gpu=False, cpu_index="", pip=session.ask_pip, system="Darwin")
     assert source == torch_build.Source("torch==2.13.0", (), source.reason)
-
-
-def test_a_gpu_is_seen_by_its_device_node_by_the_drivers_list_or_by_nvidia_smi(tmp_path, monkeypatch):
-    devices, driver, tools = (tmp_path / name for name in ("dev", "gpus", "bin"))
-    for folder in (devices, tools):
-        folder.mkdir()
-    monkeypatch.setenv("PATH", str(tools))
-    (devices / "nvidiactl").touch()
-    assert not has_nvidia_gpu(devices=devices, driver=driver)
-
-    (tools / "nvidia-smi").write_text('#!/bin/sh\necho "GPU 0: Some GPU (UUID: GPU-1)"\n')
-    (tools / "nvidia-smi").chmod(0o755)
-    assert has_nvidia_gpu(devices=devices, driver=driver)
-    (tools / "nvidia-smi").write_text('#!/bin/sh\necho "No devices were found"; exit 6\n')
-    assert not has_nvidia_gpu(devices=devices, driver=driver)
-
-    (driver / "0000:01:00.0").mkdir(parents=True)
-    assert has_nvidia_gpu(devices=devices, driver=driver)
-    (driver / "0000:01:00.0").rmdir()
-    (devices / "nvidia0").touch()
-    assert has_nvidia_gpu(devices=devices, driver=driver)

@@ -29,8 +29,9 @@ from labsupport.engine.config import EngineConfig
 from labsupport.engine.plan import CellsExhausted, Copy, Drawn, Free, Plan, Row, RunnerLimits, Share
 from labsupport.engine.runners.threads import thread_count
 from labsupport.engine.sampling import draw
-from labsupport.engine.selection import Selection, cuda_present, select
+from labsupport.engine.selection import Selection, select
 from labsupport.errors import LabsupportError
+from labsupport.machine import nvidia
 
 _KV_TYPES = {
     "f16": llama_cpp.GGML_TYPE_F16,
@@ -52,7 +53,7 @@ def selection(config: EngineConfig) -> Selection:
     """Which device this build of llama.cpp takes on this machine, and why."""
     return select(
         config.engine,
-        has_cuda=cuda_present(),
+        has_cuda=nvidia.is_present(),
         is_metal=sys.platform == "darwin" and platform.machine() == "arm64",
         llama_offloads=bool(llama_cpp.llama_supports_gpu_offload()),
         n_gpu_layers=config.n_gpu_layers,

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import FrameType
 
 from labsupport.errors import LabsupportError
-from labsupport.machine.setup import steps, torch_build
+from labsupport.machine import nvidia
+from labsupport.machine.setup import steps
 from labsupport.machine.setup.session import Session
 
 INTERRUPTED = 130
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _set_up(root: Path, arguments: argparse.Namespace) -> int:
     accelerator = arguments.accelerator
-    gpu = torch_build.has_nvidia_gpu() if accelerator == "auto" else accelerator == "cuda"
+    gpu = nvidia.is_present() if accelerator == "auto" else accelerator == "cuda"
     session = Session(root=root, gpu=gpu, cpu_index=arguments.torch_cpu_index, steps=7)
     try:
         steps.look(session)

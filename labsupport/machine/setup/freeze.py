@@ -19,8 +19,8 @@ HEADER = """\
 # The version of everything that gets installed. Written by `make constraints`; what to install stands in
 # pyproject.toml. The CUDA build of torch brings CUDA packages whose versions it pins itself.
 """
-KEPT_HEADER = "# Not in every environment: what compiles llama-cpp-python, and what a GPU adds.\n"
-KEPT = ("cmake", "ninja", "nvidia-ml-py", "scikit-build-core")
+KEPT_HEADER = "# Not in every environment: what compiles llama-cpp-python.\n"
+KEPT = ("cmake", "ninja", "scikit-build-core")
 
 
 def main() -> int:

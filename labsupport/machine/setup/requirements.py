@@ -27,7 +27,6 @@ class Requirements:
     """The packages of one clone: those asked for by name, and the pins of all."""
 
     names: tuple[str, ...]
-    gpu_names: tuple[str, ...]
     pins: Mapping[str, str]
 
     @classmethod
@@ -37,7 +36,6 @@ class Requirements:
         extras = project["optional-dependencies"]
         return cls(
             names=_names([*project["dependencies"], *extras["dev"]]),
-            gpu_names=_names(extras["gpu"]),
             pins=read_pins(root / CONSTRAINTS),
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from labsupport.machine.setup import llama_wheel
 from labsupport.machine.setup.progress import Board, Job
-from labsupport.machine.setup.requirements import Requirements
+from labsupport.machine.setup.requirements import Requirements, normal
 from labsupport.machine.setup.stamps import Stamps, fingerprint
 
 
@@ -93,6 +93,13 @@ class Session:
         job = self.start("pip-question", self.python, "-m", "pip", *words)
         self.board.watch(job, enough=lambda asked: enough(asked.output()))
         return job.status or 0, job.output()
+
+    def holds(self, names: Sequence[str]) -> bool:
+        """Whether the environment has all these packages in their pinned versions."""
+        installed = self.venv.glob("lib/python*/site-packages/*.dist-info")
+        pairs = [folder.stem.partition("-") for folder in installed]
+        found = {(normal(name), version.split("+")[0]) for name, _, version in pairs}
+        return all((normal(name), self.requirements.version(name)) in found for name in names)
 
     def stop(self) -> None:
         """End every command that still runs."""

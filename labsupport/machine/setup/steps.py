@@ -103,7 +103,6 @@ def start_llama(session: Session) -> Job | None:
 def install_packages(session: Session, torch: torch_build.Source, *, beside: Job | None) -> None:
     """Torch from its source, then every other package by name, all at the pinned versions."""
     names = [name for name in session.requirements.names if name not in ("torch", "llama-cpp-python")]
-    names += session.requirements.gpu_names if session.gpu else ()
 
     def act() -> bool:
         # PyTorch's index has other versions of other packages: what torch needs comes with the rest.
@@ -115,7 +114,9 @@ def install_packages(session: Session, torch: torch_build.Source, *, beside: Job
         return True
 
     pins = sorted(session.requirements.pins.items())
-    session.step("packages", "install torch and the other packages, as pinned", [torch, names, pins], act)
+    title = "install torch and the other packages, as pinned"
+    inputs = [torch, names, pins]
+    session.step("packages", title, inputs, act, still_there=lambda _: session.holds(["torch", *names]))
 
 
 def install_course(session: Session, building: Job | None) -> None:
@@ -136,7 +137,8 @@ def install_course(session: Session, building: Job | None) -> None:
         return str(found)
 
     inputs = [session.llama_folder, (session.root / "pyproject.toml").read_text()]
-    session.step("course", "install llama-cpp-python and the course itself", inputs, act)
+    title = "install llama-cpp-python and the course itself"
+    session.step("course", title, inputs, act, still_there=lambda _: session.holds(["llama-cpp-python"]))
 
 
 def prepare_model(session: Session) -> None:

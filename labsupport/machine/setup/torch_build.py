@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import platform
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,19 +50,6 @@ class Pip(Protocol):
 
 class NoCpuBuild(LabsupportError):
     """There is no CPU build of torch to be had."""
-
-
-def has_nvidia_gpu(*, devices: Path = Path("/dev"), driver: Path = Path("/proc/driver/nvidia/gpus")) -> bool:
-    """Whether an NVIDIA GPU is present: a device node, the driver's list, or `nvidia-smi -L` (WSL)."""
-    if any(re.fullmatch(r"nvidia\d+", node.name) for node in devices.glob("nvidia*")):
-        return True
-    if driver.is_dir() and any(driver.iterdir()):
-        return True
-    try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return listing.returncode == 0 and "GPU" in listing.stdout
 
 
 def choose(*, version: str, gpu: bool, cpu_index: str, pip: Pip, system: str = platform.system()) -> Source:
