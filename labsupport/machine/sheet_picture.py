@@ -6,7 +6,7 @@ import base64
 import html
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labsupport.errors import LabsupportError
 from labsupport.machine.sheet import TIERS, Datasheet
@@ -68,10 +68,12 @@ def draw(sheet: Datasheet) -> Figure:
     from matplotlib.figure import Figure
 
     page = Figure(figsize=(10, 6.4), layout="constrained", facecolor="white")
-    grid = page.add_gridspec(2, 2, height_ratios=(1, 1.5))
-    _facts(page.add_subplot(grid[0, :]), sheet)
-    _bandwidths(page.add_subplot(grid[1, 0]), sheet)
-    _tokens(page.add_subplot(grid[1, 1]), sheet)
+    # Two layouts: the facts need the whole width, and not the margin that the bars' long names take.
+    grid = page.add_gridspec(2, 1, height_ratios=(1, 1.5))
+    _facts(page.add_subfigure(grid[0]).add_subplot(), sheet)
+    left, right = page.add_subfigure(grid[1]).subplots(1, 2)
+    _bandwidths(left, sheet)
+    _tokens(right, sheet)
     return page
 
 
@@ -81,10 +83,16 @@ def _facts(axes: Axes, sheet: Datasheet) -> None:
     products = [one for one in sheet.measurements if one.unit == "GFLOP/s"]
     lines = facts(sheet) | {one.name: f"{one.median:,.0f} GFLOP/s" for one in products}
     lines["tier"] = TIERS[sheet.machine.tier]
-    for row, (label, value) in enumerate(lines.items()):
-        height = 0.95 - row * 0.95 / len(lines)
+    heights = [0.95 - row * 0.95 / len(lines) for row in range(len(lines))]
+    labels = [
         axes.text(0, height, label, va="top", color="#555555", transform=axes.transAxes)
-        axes.text(0.26, height, value, va="top", transform=axes.transAxes)
+        for label, height in zip(lines, heights, strict=True)
+    ]
+    longest = max(labels, key=lambda one: len(one.get_text()))
+    for value, height in zip(lines.values(), heights, strict=True):
+        # To the right of the longest label, wherever its font makes that end.
+        side = (longest, "axes fraction")
+        axes.annotate(value, (1, height), (16, 0), side, "offset points", va="top")
 
 
 def _bandwidths(axes: Axes, sheet: Datasheet) -> None:
@@ -98,18 +106,19 @@ def _bandwidths(axes: Axes, sheet: Datasheet) -> None:
         bar.set_edgecolor("white")
     for row, one in enumerate(measured):
         axes.plot((min(one.samples), max(one.samples)), (row, row), color="black", linewidth=1)
-    _finish(axes, "Bandwidth, GB/s (hatched: vendors' sheets)", bars, [_short(rate) for rate in rates])
+    ends = [max(one.samples) for one in measured] + rates[len(measured) :]
+    _finish(axes, "Bandwidth, GB/s (hatched: vendors' sheets)", ends, [_short(rate) for rate in rates])
 
 
 def _tokens(axes: Axes, sheet: Datasheet) -> None:
     names = [f"{one.model}\n{one.quantization}" for one in sheet.bounds]
     rates = [one.tokens_per_second for one in sheet.bounds]
-    bars = axes.barh(names, rates, color=MEASURED)
+    axes.barh(names, rates, color=MEASURED)
     labels = [
         _short(rate) + ("" if one.fits else ", does not fit")
         for rate, one in zip(rates, sheet.bounds, strict=True)
     ]
-    _finish(axes, "Tokens/s at most, one sequence", bars, labels)
+    _finish(axes, "Tokens/s at most, one sequence", rates, labels)
 
 
 def _short(rate: float) -> str:
@@ -117,10 +126,12 @@ def _short(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
-def _finish(axes: Axes, title: str, bars: Any, labels: list[str]) -> None:
+def _finish(axes: Axes, title: str, ends: list[float], labels: list[str]) -> None:
+    """Title, scale, and each row's label to the right of all that is drawn in the row, which ends there."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.set_xscale("log")
-    axes.bar_label(bars, labels=labels, padding=4)
+    for row, (end, label) in enumerate(zip(ends, labels, strict=True)):
+        axes.annotate(label, (end, row), xytext=(4, 0), textcoords="offset points", va="center")
     axes.margins(x=0.35)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.invert_yaxis()

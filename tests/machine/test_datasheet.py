@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def test_a_file_that_cannot_be_drawn_into_is_refused(name: str, tmp_path: Path) 
 
 
 def test_every_tier_can_be_drawn(sheet: Datasheet, tmp_path: Path) -> None:
-    from labsupport.machine.detect import Gpu
+    from labsupport.machine.nvidia import Gpu
 
     gpu = Gpu("NVIDIA H100 80GB HBM3", 80 * GIB, "550.54", "9.0")
     for machine in (
@@ -108,3 +109,23 @@ def test_every_tier_can_be_drawn(sheet: Datasheet, tmp_path: Path) -> None:
         assert machine.tier in ("gpu", "apple")
         assert str(other) != str(sheet)
         sheet_picture.save(other, tmp_path / f"{machine.tier}.png")
+
+
+def test_no_text_of_the_page_covers_another_or_leaves_the_page(sheet: Datasheet) -> None:
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    product = Measurement("matrix product, bfloat16, cuda", "GFLOP/s", (650_000.0,))
+    machine = dataclasses.replace(sheet.machine, unified_memory=True)  # the tier with the longest line
+    page = sheet_picture.draw(
+        dataclasses.replace(sheet, machine=machine, measurements=(*sheet.measurements, product))
+    )
+    canvas = FigureCanvasAgg(page)
+    canvas.draw()
+
+    axes = page.findobj(Axes)
+    drawn = [one for each in axes for one in (*each.texts, *(each.get_yticklabels() if each.axison else ()))]
+    boxes = {one: one.get_window_extent(canvas.get_renderer()) for one in drawn}
+    assert [one.get_text() for one, box in boxes.items() if box.x0 < 0 or box.x1 > page.bbox.x1] == []
+    pairs = itertools.combinations(boxes.items(), 2)
+    assert [(a.get_text(), b.get_text()) for (a, one), (b, other) in pairs if one.overlaps(other)] == []
