@@ -72,7 +72,8 @@ def build(served: Served) -> FastAPI:
         finally:
             await served.engine.end()
 
-    app = FastAPI(title="Under the Endpoint: inference server", lifespan=lifespan)
+    # A redirect from a route with one slash too many would go to whatever host the request names.
+    app = FastAPI(title="Under the Endpoint: inference server", lifespan=lifespan, redirect_slashes=False)
     errors.install(app)
     metrics = Metrics(served.name, served.engine)
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)

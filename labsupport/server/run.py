@@ -26,6 +26,7 @@ from labsupport.errors import LabsupportError
 from labsupport.server import app, auth
 from labsupport.server.chat_template import ChatTemplate
 from labsupport.server.engine_link import EngineLink
+from labsupport.server.http_protocol import HttpProtocol
 from labsupport.server.tokenizer import Tokenizer
 
 LISTENING = "listening on "
@@ -126,7 +127,11 @@ async def _serve(
     )
     server = uvicorn.Server(
         uvicorn.Config(
-            application, log_config=None, access_log=settings.debug, timeout_graceful_shutdown=GRACE_SECONDS
+            application,
+            http=HttpProtocol,
+            log_config=None,
+            access_log=settings.debug,
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
     # The web server puts its own handlers over these while it runs, and raises the signal again after it has
