@@ -7,6 +7,7 @@ compares, cell for cell, with those of a fresh run.
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -61,9 +62,22 @@ def _unasserted(notebook: Any) -> Iterator[str]:
 
 
 def _asserts(source: str) -> bool:
-    """Whether the cell has an assertion that can fail: one about names, and not `assert True`."""
-    statements = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assert))
-    return any(isinstance(part, ast.Name) for statement in statements for part in ast.walk(statement.test))
+    """Whether an assertion of the cell can fail: not `assert True`, `assert x == x` or `assert x or True`."""
+    return any(_can_fail(node.test) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assert))
+
+
+def _can_fail(test: ast.expr) -> bool:
+    if isinstance(test, ast.BoolOp):
+        decide = all if isinstance(test.op, ast.Or) else any
+        return decide(_can_fail(part) for part in test.values)
+    if isinstance(test, ast.Compare):
+        sides = [ast.dump(side) for side in (test.left, *test.comparators)]
+        if len(set(sides)) < len(sides):
+            return False
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return _can_fail(test.operand)
+    used = {part.id for part in ast.walk(test) if isinstance(part, ast.Name)}
+    return bool(used - set(dir(builtins)))
 
 
 def _head(cell: Any) -> str:

@@ -117,7 +117,13 @@ def test_a_notebook_that_drifted_from_its_source_is_refused(notebook, source, dr
     assert complaints(notebook, source)
 
 
-@pytest.mark.parametrize("assertion", ["print(seconds)", "assert True", "# assert seconds > 0"])
+@pytest.mark.parametrize(
+    "assertion",
+    [
+        *("print(seconds)", "assert True", "# assert seconds > 0", "assert seconds == seconds"),
+        *("assert seconds > 0 or True", "assert len([1])", "assert not (seconds != seconds)"),
+    ],
+)
 def test_a_measured_cell_without_an_assertion_after_it_is_refused(tmp_path, assertion):
     notebook, source = changed(SOURCE.replace("assert seconds > 0", assertion), tmp_path)
     assert "not followed by one that asserts" in complaints(notebook, source)[0]
