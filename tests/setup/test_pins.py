@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from labsupport.machine.setup.freeze import text
 from labsupport.machine.setup.requirements import PIN, Requirements, normal, read_pins
@@ -39,6 +41,12 @@ def test_what_is_installed_here_is_what_is_pinned():
     frozen = subprocess.run(freeze, capture_output=True, text=True, check=True).stdout.splitlines()
     pins = [line for line in text(frozen, kept={}).splitlines() if PIN.match(line)]
     assert [pin for pin in pins if PINS.get(normal(pin.split("==")[0])) != pin.split("==")[1]] == []
+
+
+def test_every_pin_can_be_installed_on_the_oldest_python_that_the_course_allows():
+    """Debian 12 has Python 3.11.2; a package may ask for a later one of the same line."""
+    asked = {one.name: one.metadata["Requires-Python"] or "" for one in metadata.distributions()}
+    assert [name for name, versions in asked.items() if not SpecifierSet(versions).contains("3.11.0")] == []
 
 
 def test_frozen_lines_become_pins_whatever_they_were_installed_from():
