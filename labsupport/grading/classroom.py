@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import SubprocessError
 
 from labsupport.errors import LabsupportError
 from labsupport.grading.exercise import Lab
@@ -13,6 +16,7 @@ from labsupport.grading.feedback import as_json, score, write_report
 from labsupport.grading.grade import FAILED, Result, draw_seed, grade_all
 from labsupport.grading.gradebook import record, require_sources
 from labsupport.grading.labs import LABS
+from labsupport.grading.sandbox import require_sandbox
 from labsupport.grading.submission import find
 
 
@@ -28,7 +32,8 @@ def grade_class(
     """Grade what is in `submissions` and write everything under `out`.
 
     Returns 0, or 1 if the grader itself failed on a submission. Raises `LabsupportError` before anything is
-    run if something is missing: submissions, a lab of that name, the labs' sources, a sandbox.
+    run if something is missing: submissions, a lab of that name, the labs' sources, a sandbox, a folder that
+    can be written; and after it if the disk is full by then, with the seed that gives the same scores again.
     """
     chosen = _chosen(labs)
     if out.resolve() == submissions.resolve() or out.resolve().is_relative_to(submissions.resolve()):
@@ -38,12 +43,15 @@ def grade_class(
         )
     found = find(submissions, chosen)
     require_sources([submission.lab for submission in found], labs_folder)
+    require_sandbox()
+    _require_writable(out)
     seed = draw_seed() if seed is None else seed
     results = grade_all(found, seed=seed, told=_tell)
-    write_report(results, out, seed=seed)
-    record(results, out, labs_folder)
     if print_json:
         print(json.dumps(as_json(results, seed=seed), indent=2))
+    with _failure_explained(out, seed):
+        write_report(results, out, seed=seed)
+        record(results, out, labs_folder)
     print(f"{len(results)} submissions, seed {seed}. Report: {out / 'index.html'}", file=sys.stderr)
     return 1 if any(result.status == FAILED for result in results) else 0
 
@@ -56,6 +64,34 @@ def _chosen(names: Sequence[str] | None) -> tuple[Lab, ...]:
         if name not in known:
             raise LabsupportError(f"There is no lab {name!r}.", allowed=", ".join(known))
     return tuple(known[name] for name in names)
+
+
+def _require_writable(out: Path) -> None:
+    """Write something where the report will be: a class takes long, and should not be graded for nothing."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise LabsupportError(
+            f"The report cannot be written to {out}: {error.strerror or error}. Nothing was graded.",
+            remedy="name another folder with --out, or free some space",
+        ) from None
+
+
+@contextmanager
+def _failure_explained(out: Path, seed: int) -> Iterator[None]:
+    """Say what to do when the report cannot be written after all; the grade book has errors of its own."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OSError, SQLAlchemyError, SubprocessError) as error:
+        raise LabsupportError(
+            f"The report in {out} is not whole: {error}",
+            remedy=f"free some space or name another folder with --out, and grade again with --seed {seed}: "
+            "the same inputs give the same scores",
+        ) from None
 
 
 def _tell(result: Result) -> None:

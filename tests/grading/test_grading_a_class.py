@@ -174,6 +174,39 @@ def test_bad_folders_are_refused_before_anything_is_run(tmp_path, submissions, o
         grade_class(tmp_path / submissions, tmp_path / out, labs_folder=LABS_FOLDER)
 
 
+@pytest.fixture
+def class_of_one(tmp_path):
+    handed_in(tmp_path / "class", "ada", notebook())
+    return ["grade", str(tmp_path / "class"), "--labs", str(LABS_FOLDER), "--seed", "4"]
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("place", ["/proc/nowhere/out", "file", "file/out"])
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_graded(
+    class_of_one, tmp_path, capsys, place
+):
+    (tmp_path / "file").write_text("in the way")
+    assert main([*class_of_one, "--out", str(tmp_path / place)]) == 1
+    said = capsys.readouterr().err
+    assert f"The report cannot be written to {tmp_path / place}" in said
+    assert "Nothing was graded" in said
+    assert "ada" not in said
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("file", ["index.html", "scores.csv", "gradebook.db"])
+def test_a_disk_that_fills_up_loses_no_result(class_of_one, tmp_path, capsys, file):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / file).symlink_to("/dev/full")  # every write fails with "no space left"
+    assert main([*class_of_one, "--out", str(out), "--json"]) == 1
+    said = capsys.readouterr()
+    assert f"The report in {out} is not whole" in said.err
+    assert "grade again with --seed 4" in said.err
+    assert json.loads(said.out)["results"][0]["score"] == 21
+
+
 def test_an_unknown_lab_and_missing_sources_are_refused(tmp_path):
     handed_in(tmp_path / "class", "ada", notebook())
     with pytest.raises(LabsupportError, match="There is no lab 'lab99'"):
