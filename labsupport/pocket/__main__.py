@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from labsupport.pocket.publish import publish, replace_folder
+from labsupport.pocket.report import WEIGHTS
 from labsupport.pocket.train import CHECKPOINT, LOSS_CURVE
-
-WEIGHTS = Path(__file__).with_name("weights")
 
 
 def main() -> None:
@@ -28,18 +27,15 @@ def main() -> None:
     exported = arguments.out / "weights"
     command = [sys.executable, "-m", "labsupport.pocket.train", "--out", str(arguments.out)]
     subprocess.run([*command, "--seed", str(arguments.seed), "--export", str(exported)], check=True)
-    shutil.copytree(exported, WEIGHTS, dirs_exist_ok=True)
-
-    from labsupport.pocket.publish import publish
-
     curve = json.loads((arguments.out / LOSS_CURVE).read_text(encoding="utf-8"))
     publish(
-        WEIGHTS,
+        exported,
         curve,
         training_seed=arguments.seed,
         seed=arguments.evaluation_seed,
         samples=arguments.samples,
     )
+    replace_folder(exported, WEIGHTS)
     print(f"done; {arguments.out / CHECKPOINT} may be deleted")
 
 

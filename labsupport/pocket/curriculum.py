@@ -2,8 +2,9 @@
 
 A model this small learns the grammar of the corpus and no copying at all when it starts on the skills. So
 it starts with *induction*: a random row of tokens, a separator, the same row again, with loss on the repeat
-only. A batch depends on the seed and the number of the step alone, so a resumed run sees what an unbroken
-one would.
+only. Where in a report a name stands is what it finds last, so in the end half of the names are words that
+nobody has seen, and among the reports are notes of one or two sentences. A batch depends on the seed and the
+number of the step alone, so a resumed run sees what an unbroken one would.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from labsupport.pocket import glossary, incident_reports, value_lists, weight_si
 from labsupport.pocket.sample import Sample
 from labsupport.pocket.tokenizer import TURN_END, user_turn
 
-PROMPT_WEIGHT = 0.2  # the whole of a prompt weighs this share of its answer
+PROMPT_WEIGHT = 0.02  # the whole of a prompt weighs this share of its answer; names in it are pure noise
 _SYSTEM_SHARE = 0.1
 _SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
@@ -36,46 +37,59 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Curriculum:
-    """Lengths of the stages in steps, and how many tokens of each kind one step holds."""
+class Stage:
+    """What holds from step `start` on: shares of the tokens, and how reports and lists are varied."""
 
-    induction_steps: int = 0
+    start: int
+    shares: tuple[tuple[str, float], ...]
+    made_up: float | None = None  # share of names nobody has seen; None: as held-out samples have it
+    short_notes: float = 0.0  # share of notes among the reports
+    variety: float = 0.0  # share of a report's sentences that are put together from parts
+
+
+_ALL_SKILLS = (("induction", 0.06), ("recall", 0.28), ("summarize", 0.36), ("glossary", 0.15), ("size", 0.15))
+_NAMES = (("induction", 0.03), ("recall", 0.29), ("summarize", 0.5), ("glossary", 0.09), ("size", 0.09))
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Stages, when lists are how long, and how many tokens one step holds."""
+
+    stages: tuple[Stage, ...] = (
+        Stage(0, _ALL_SKILLS),
+        Stage(900, _NAMES, made_up=0.5, short_notes=0.6),
+        Stage(1300, _NAMES, made_up=0.5, short_notes=0.35, variety=0.6),
+    )
     sixteen_pairs_at: int = 60
     sixty_four_pairs_at: int = 260
     tokens_per_step: int = 5120
-    shares: tuple[tuple[str, float], ...] = (
-        ("induction", 0.06),
-        ("recall", 0.28),
-        ("summarize", 0.36),
-        ("glossary", 0.15),
-        ("size", 0.15),
-    )
 
     def longest_list(self, step: int) -> int:
         """How many pairs the longest list of this step has: 4 at first, 16, in the end 64."""
         if step < self.sixteen_pairs_at:
-            done = (step - self.induction_steps) / (self.sixteen_pairs_at - self.induction_steps)
-            return round(4 + 12 * max(0.0, done))
+            return round(4 + 12 * step / self.sixteen_pairs_at)
         done = (step - self.sixteen_pairs_at) / (self.sixty_four_pairs_at - self.sixteen_pairs_at)
         return round(16 + 48 * min(1.0, done))
 
     def rows(self, step: int, *, seed: int, tokenizer: Any) -> list[Row]:
         """The rows of one step."""
         rng = random.Random(f"{seed}/{step}")
-        shares = self.shares if step >= self.induction_steps else (("induction", 0.25),)
+        stage = max((stage for stage in self.stages if stage.start <= step), key=lambda stage: stage.start)
         rows = []
         copied = rng.randint(12, 64)
-        for kind, share in shares:
+        for kind, share in stage.shares:
             left = share * self.tokens_per_step
             while left > 0:
-                row = self._row(kind, step, rng, tokenizer, copied)
+                row = self._row(kind, step, stage, rng, tokenizer, copied)
                 left -= len(row.tokens)
                 # The last row of a kind comes in only so often that shares hold on average.
                 if left >= 0 or rng.random() < 1 + left / len(row.tokens):
                     rows.append(row)
         return rows
 
-    def _row(self, kind: str, step: int, rng: random.Random, tokenizer: Any, copied: int) -> Row:
+    def _row(
+        self, kind: str, step: int, stage: Stage, rng: random.Random, tokenizer: Any, copied: int
+    ) -> Row:
         if kind == "induction":
             return induction_row(rng, copied=copied, vocabulary_size=tokenizer.get_vocab_size())
         if kind == "recall":
@@ -83,12 +97,19 @@ class Curriculum:
             pairs = (
                 round(2 * (longest / 2) ** rng.random()) if rng.random() < 0.75 else rng.randint(2, longest)
             )
-            questions = min(pairs, 2 + pairs // 2)
-            return chat_row(
-                value_lists.conversation(rng, "train", pairs=pairs, questions=questions), rng, tokenizer
+            questions = min(pairs, rng.choice((1, 1, 2, 3)))
+            turns = value_lists.conversation(
+                rng, "train", pairs=pairs, questions=questions, made_up=stage.made_up
             )
-        make = {"summarize": incident_reports, "glossary": glossary, "size": weight_sizes}
-        turns = [make[kind].sample(rng, "train")]
+            return chat_row(turns, rng, tokenizer)
+        make = {"glossary": glossary, "size": weight_sizes}
+        if kind != "summarize":
+            turns = [make[kind].sample(rng, "train")]
+        elif stage.short_notes and rng.random() < stage.short_notes:
+            note = incident_reports.short_note(rng, made_up=stage.made_up, variety=stage.variety)
+            turns = [note]
+        else:
+            turns = [incident_reports.sample(rng, "train", made_up=stage.made_up, variety=stage.variety)]
         while rng.random() < 0.12 and len(turns) < 4:
             turns.append(make[rng.choice(("glossary", "size"))].sample(rng, "train"))
         return chat_row(turns, rng, tokenizer)

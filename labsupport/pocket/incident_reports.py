@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 
-from labsupport.pocket import names
+from labsupport.pocket import incident_variety, names
 from labsupport.pocket.incident_causes import FAMILIES
 from labsupport.pocket.incident_phrases import (
     ATTEMPTS,
@@ -22,25 +22,61 @@ from labsupport.pocket.incident_phrases import (
     OPENINGS,
     OPENINGS_WITH_LENGTH,
     REMEDIES,
+    Wordings,
 )
 from labsupport.pocket.sample import Sample, Split, belongs
 
 
-def sample(rng: random.Random, split: Split) -> Sample:
-    """A report of three to seven sentences and its summary."""
-    cause, fix, impact = _what_happened(rng, split)
-    cause, fix = _filled(rng, split, cause), _filled(rng, split, fix)
-    service, solver = names.service(rng, split), names.person(rng, split)
-    minutes = _minutes(rng, split)
-    facts = {"s": service, "i": impact, "m": minutes, "c": cause, "f": fix, "p": solver}
+def sample(rng: random.Random, split: Split, *, made_up: float | None = None, variety: float = 0.0) -> Sample:
+    """A report of three to seven sentences and its summary.
 
-    report = [_filled(rng, split, sentence.format(**facts)) for sentence in _outline(rng, split)]
+    For training, `made_up` is the share of names nobody has seen, `variety` that of sentences put together.
+    """
+    facts = _facts(rng, split, made_up)
+    outline = _outline(rng, split, variety)
+    report = [_filled(rng, split, sentence.format(**facts)) for sentence in outline]
     for extra in (ATTEMPTS, NOISE):
         for sentence in rng.sample(extra[split], rng.choice((0, 0, 1) if extra is ATTEMPTS else (0, 1, 2))):
             place = rng.randrange(0 if extra is NOISE else 1, len(report) + 1)
-            report.insert(place, _filled(rng, split, sentence, taken=(service, solver)))
+            report.insert(
+                place, _filled(rng, split, sentence, taken=(facts["s"], facts["p"]), made_up=made_up)
+            )
+    return _sample(
+        rng, split, report, "Service {s} was {i} for {m} minutes because {c}; {p} {f}.".format(**facts)
+    )
+
+
+def short_note(rng: random.Random, *, made_up: float | None, variety: float = 0.0) -> Sample:
+    """A note with one or two of the facts, for training: in a short text, names are found sooner."""
+    facts = _facts(rng, "train", made_up)
+    parts = rng.choice(
+        ("opening remedy", "opening remedy", "cause remedy", "cause remedy", "opening cause", "opening")
+    )
+    wordings = {"opening": OPENINGS_WITH_LENGTH, "cause": CAUSES, "remedy": REMEDIES}
+    note = [_sentence(rng, "train", wordings[part], variety).format(**facts) for part in parts.split()]
+    if rng.random() < 0.3:
+        note.insert(rng.randrange(len(note) + 1), rng.choice(NOISE["train"]))
+    taken = (facts["s"], facts["p"])
+    note = [_filled(rng, "train", sentence, taken=taken, made_up=made_up) for sentence in note]
+    summary = {
+        "opening remedy": "Service {s} was {i} for {m} minutes; {p} {f}.",
+        "cause remedy": "Because {c}; {p} {f}.",
+        "opening cause": "Service {s} was {i} for {m} minutes because {c}.",
+        "opening": "Service {s} was {i} for {m} minutes.",
+    }[parts]
+    return _sample(rng, "train", note, summary.format(**facts))
+
+
+def _facts(rng: random.Random, split: Split, made_up: float | None) -> dict[str, str]:
+    cause, fix, impact = _what_happened(rng, split)
+    cause, fix = _filled(rng, split, cause, made_up=made_up), _filled(rng, split, fix, made_up=made_up)
+    service, solver = names.service(rng, split, made_up=made_up), names.person(rng, split, made_up=made_up)
+    minutes = str(_minutes(rng, split))
+    return {"s": service, "i": impact, "m": minutes, "c": cause, "f": fix, "p": solver}
+
+
+def _sample(rng: random.Random, split: Split, report: list[str], summary: str) -> Sample:
     prompt = rng.choice(INSTRUCTIONS[split]).format(report=_written(rng, split, report))
-    summary = f"Service {service} was {impact} for {minutes} minutes because {cause}; {solver} {fix}."
     return Sample("summarize", prompt, summary)
 
 
@@ -85,17 +121,28 @@ def _word(rng: random.Random, kind: str) -> str:
     return rng.choice(names.WORDS[kind])
 
 
-def _outline(rng: random.Random, split: Split) -> list[str]:
+def _outline(rng: random.Random, split: Split, variety: float) -> list[str]:
     """The sentences that carry the facts, in an order that somebody might tell them in."""
-    body = [rng.choice(CAUSES[split]), rng.choice(REMEDIES[split])]
+    body = [_sentence(rng, split, CAUSES, variety), _sentence(rng, split, REMEDIES, variety)]
     if rng.random() < 0.5:
-        opening = rng.choice(OPENINGS_WITH_LENGTH[split])
+        opening = _sentence(rng, split, OPENINGS_WITH_LENGTH, variety)
     else:
-        opening = rng.choice(OPENINGS[split])
+        opening = _sentence(rng, split, OPENINGS, variety)
         body.insert(rng.randrange(3), rng.choice(LENGTHS[split]))
     if rng.random() < 0.2:
         rng.shuffle(body)
     return [opening, *body]
+
+
+def _sentence(rng: random.Random, split: Split, wordings: Wordings, variety: float) -> str:
+    """One of the wordings or, in a share of `variety`, one of the same kind put together from parts."""
+    if not variety or rng.random() >= variety:
+        return rng.choice(wordings[split])
+    if wordings is CAUSES:
+        return incident_variety.cause(rng)
+    if wordings is REMEDIES:
+        return incident_variety.remedy(rng)
+    return incident_variety.opening(rng, with_length=wordings is OPENINGS_WITH_LENGTH)
 
 
 def _minutes(rng: random.Random, split: Split) -> int:
@@ -105,11 +152,13 @@ def _minutes(rng: random.Random, split: Split) -> int:
             return minutes
 
 
-def _filled(rng: random.Random, split: Split, text: str, *, taken: tuple[str, ...] = ()) -> str:
+def _filled(
+    rng: random.Random, split: Split, text: str, *, taken: tuple[str, ...] = (), made_up: float | None = None
+) -> str:
     """Replace the marks of incidental content, each with something new and none with a name of `taken`."""
     makers = {
-        "<service>": lambda: names.service(rng, split),
-        "<person>": lambda: names.person(rng, split),
+        "<service>": lambda: names.service(rng, split, made_up=made_up),
+        "<person>": lambda: names.person(rng, split, made_up=made_up),
         "<host>": lambda: f"{names.made_up_word(rng, split)}{rng.randrange(1, 30)}",
         "<version>": lambda: f"{rng.randrange(1, 9)}.{rng.randrange(0, 40)}.{rng.randrange(0, 10)}",
         "<number>": lambda: str(rng.randrange(2, 100) * rng.choice((1, 10, 100))),

@@ -21,7 +21,7 @@ NEIGHBOURS = 5_000
 
 def training_texts(curriculum: Curriculum, *, steps: int, seed: int, tokenizer: Any) -> Iterator[str]:
     """The messages that training showed the model, with no tokens of the chat format in them."""
-    for step in range(curriculum.induction_steps, steps):
+    for step in range(steps):
         for row in curriculum.rows(step, seed=seed, tokenizer=tokenizer):
             text = tokenizer.decode(row.tokens, skip_special_tokens=False)
             for mark in SPECIAL_TOKENS:

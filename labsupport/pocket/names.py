@@ -42,24 +42,31 @@ def _word(rng: random.Random, split: Split, words: list[str]) -> str:
             return word
 
 
-def service(rng: random.Random, split: Split) -> str:
-    """Such as `checkout-api`."""
-    stem = made_up_word(rng, split) if rng.random() < 0.15 else _word(rng, split, WORDS["stems"])
+def service(rng: random.Random, split: Split, *, made_up: float | None = None) -> str:
+    """Such as `checkout-api`; in a share of `made_up` (15 %), such as `plindor-api`."""
+    stem = (
+        made_up_word(rng, split)
+        if rng.random() < (0.15 if made_up is None else made_up)
+        else _word(rng, split, WORDS["stems"])
+    )
     return f"{stem}-{rng.choice(WORDS['kinds'])}"
 
 
-def person(rng: random.Random, split: Split) -> str:
+def person(rng: random.Random, split: Split, *, made_up: float | None = None) -> str:
     """A first name."""
-    return made_up_word(rng, split).capitalize() if rng.random() < 0.1 else _word(rng, split, WORDS["people"])
+    if rng.random() < (0.1 if made_up is None else made_up):
+        return made_up_word(rng, split).capitalize()
+    return _word(rng, split, WORDS["people"])
 
 
-def keys(rng: random.Random, split: Split, count: int) -> list[str]:
+def keys(rng: random.Random, split: Split, count: int, *, made_up: float | None = None) -> list[str]:
     """`count` keys such as `amber-otter`; no word stands in two of them."""
     used: set[str] = set()
+    chance = 0.15 if made_up is None else made_up
 
     def fresh(words: list[str]) -> str:
         for _ in range(20):
-            word = made_up_word(rng, split) if rng.random() < 0.15 else _word(rng, split, words)
+            word = made_up_word(rng, split) if rng.random() < chance else _word(rng, split, words)
             if word not in used:
                 break
         while word in used:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 from labsupport.pocket.card import write_card
 from labsupport.pocket.curriculum import Curriculum
 from labsupport.pocket.memory_check import NEIGHBOURS, memory_check
-from labsupport.pocket.report import QUANTS, RECORD, evaluate
+from labsupport.pocket.report import QUANTS, evaluate
 
-CURVE = Path(__file__).with_name("loss_curve.json")
+RECORD = "evaluation.json"
+CURVE = "loss_curve.json"
 CHECKSUMS = "checksums.txt"
 
 
@@ -24,22 +26,20 @@ def publish(
     training_seed: int,
     seed: int,
     samples: int,
-    load: str = "",
-    remarks: tuple[str, ...] = (),
+    remark: str = "",
 ) -> None:
-    """Measure the weights in `folder` and write everything that is said about them."""
+    """Measure the weights in `folder`, and write beside them everything that is said about them.
+
+    `remark` is what a reader of the card should know about this training.
+    """
     from tokenizers import Tokenizer
 
     sums = write_checksums(folder)
     found = {}
     for quant in QUANTS:
-        found[quant] = evaluate(quant, seed=seed, samples=samples)["exact_match"]
-        print(
-            quant,
-            {name: figures["share"] for name, figures in found[quant].items()},
-            file=sys.stderr,
-            flush=True,
-        )
+        found[quant] = evaluate(quant, seed=seed, samples=samples, folder=folder)["exact_match"]
+        shares = {name: figures["share"] for name, figures in found[quant].items()}
+        print(quant, shares, file=sys.stderr, flush=True)
     memory = memory_check(
         Curriculum(),
         steps=len(curve),
@@ -55,16 +55,29 @@ def publish(
         "samples": samples,
         "exact_match": found,
         "memory": {"neighbours": NEIGHBOURS, "exercises": memory},
-        "training": {"seed": training_seed, "load": load, "remarks": list(remarks)},
+        "training_seed": training_seed,
+        "remark": remark,
     }
-    RECORD.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    CURVE.write_text(json.dumps(curve) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (folder / CURVE).write_text(json.dumps(curve) + "\n", encoding="utf-8")
     write_card(folder, record, curve)
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put a copy of `new` where `old` is. Until the last moment `old` stays as it is."""
+    beside, aside = old.with_name(f"{old.name}.new"), old.with_name(f"{old.name}.old")
+    for rest in (beside, aside):
+        shutil.rmtree(rest, ignore_errors=True)
+    shutil.copytree(new, beside)
+    old.rename(aside)
+    beside.rename(old)
+    shutil.rmtree(aside)
 
 
 def write_checksums(folder: Path) -> dict[str, str]:
     """`checksums.txt` as sha256sum prints it, for every file that a program loads."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in (".json", ".jinja", ".safetensors"))
+    loaded = (f for f in folder.iterdir() if f.suffix in (".json", ".jinja", ".safetensors"))
+    files = sorted(file for file in loaded if file.name not in (RECORD, CURVE))
     sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     lines = (f"{digest}  {name}\n" for name, digest in sums.items())
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Measure the pocket model on held-out samples and write what was found: `evaluation.json` beside this file.
+"""Measure the pocket model on held-out samples.
 
-Right means: every figure of the card comes out of that file, the file names the seed and the number of
-samples, and anybody can repeat it with `labsupport models evaluate pocket`.
+Right means: every figure of the card comes out of `evaluation.json` beside the weights, that file names the
+seed and the number of samples, and anybody can repeat it with `labsupport models evaluate pocket`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from labsupport.pocket.sample import Sample
 from labsupport.pocket.skills import samples as draw
 
 QUANTS = ("bf16", "q8_0", "q4_k_m", "q2_k")
-RECORD = Path(__file__).with_name("evaluation.json")
+WEIGHTS = Path(__file__).with_name("weights")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ def results(
         yield exercise, exact_match(answerer, [s.prompt for s in drawn], [s.answer for s in drawn])
 
 
-def evaluate(quant: str = "bf16", *, seed: int = 0, samples: int = 500) -> dict[str, Any]:
-    """Exact match per exercise of the bundled model at one quantization, as plain data.
+def evaluate(
+    quant: str = "bf16", *, seed: int = 0, samples: int = 500, folder: Path = WEIGHTS
+) -> dict[str, Any]:
+    """Exact match per exercise of the model in `folder` at one quantization, as plain data.
 
     bf16 is the checkpoint through transformers (arithmetic in float32); the others are GGUF files through the
     course's engine. Raises LabsupportError for another quantization or fewer than one sample.
@@ -63,7 +65,7 @@ def evaluate(quant: str = "bf16", *, seed: int = 0, samples: int = 500) -> dict[
         raise LabsupportError(f"There is no quantization {quant!r}.", allowed=", ".join(QUANTS))
     if samples < 1:
         raise LabsupportError(f"{samples} samples were asked for.", allowed="1 or more")
-    found = results(_answerer(quant), seed=seed, samples=samples)
+    found = results(_answerer(folder, quant), seed=seed, samples=samples)
     return {
         "model": "pocket",
         "quant": quant,
@@ -78,11 +80,10 @@ def _figures(match: ExactMatch) -> dict[str, Any]:
     return {"share": match.share, "right": match.right, "interval_95": [round(low, 4), round(high, 4)]}
 
 
-def _answerer(quant: str) -> Answerer:
+def _answerer(folder: Path, quant: str) -> Answerer:
     from labsupport.evaluation import answerers
-    from labsupport.models import checkpoint, path
+    from labsupport.models import path
 
-    folder = checkpoint("pocket")
     if quant == "bf16":
         return answerers.checkpoint_answerer(folder)
-    return answerers.gguf_answerer(path("pocket", quant), folder)
+    return answerers.gguf_answerer(path(str(folder), quant), folder)

@@ -77,7 +77,7 @@ class Training:
         steps: int,
         curriculum: Curriculum,
         learning_rate: float,
-        decay_share: float = 0.45,
+        decay_share: float = 0.3,
         team: Team | None = None,
     ) -> None:
         from tokenizers import Tokenizer
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the loss curve")
     parser.add_argument("--export", type=Path, help="folder for the finished checkpoint")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=310)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after about so long")
     parser.add_argument("--learning-rate", type=float, default=0.006)
     parser.add_argument("--processes", type=int, default=2, help="each trains a share of every step")

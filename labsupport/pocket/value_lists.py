@@ -90,41 +90,41 @@ _INTROS: dict[Split, tuple[str, ...]] = {
 }
 _QUESTIONS: dict[Split, tuple[str, ...]] = {
     "train": (
-        "What is the value of {k}?",
-        "Which value does {k} have?",
-        "Tell me the value of {k}.",
-        "What does the list say for {k}?",
-        "Give me {k}.",
-        "How about {k}?",
-        "I need the value of {k}, please.",
-        "What is {k} set to?",
-        "Look up {k}.",
-        "So what is {k}?",
-        "Can you tell me what {k} is?",
-        "What number belongs to {k}?",
-        "Find {k} in the list.",
-        "Which number stands next to {k}?",
-        "Please look for {k} and tell me its value.",
-        "I forgot the value of {k}. What is it?",
-        "What was {k} again?",
-        "Read me the entry for {k}.",
-        "Value of {k}?",
-        "Check {k} for me.",
-        "For {k}, which value do you see?",
-        "And {k}?",
-        "How is {k} set?",
-        "Do you see {k}? What is its value?",
-        "Can you give me the value that belongs to {k}?",
-        "Which value is listed for {k}?",
-        "What do we have for {k}?",
-        "Somebody asked for {k}. What is it?",
-        "What is written for {k}?",
-        "Please give the value for {k}.",
+        "What is the value of key {k}?",
+        "Which value does key {k} have?",
+        "Tell me the value of key {k}.",
+        "What does the list say for key {k}?",
+        "Give me key {k}.",
+        "How about key {k}?",
+        "I need the value of key {k}, please.",
+        "What is key {k} set to?",
+        "Look up key {k}.",
+        "So what is key {k}?",
+        "Can you tell me what key {k} is?",
+        "What number belongs to key {k}?",
+        "Find key {k} in the list.",
+        "Which number stands next to key {k}?",
+        "Please look for key {k} and tell me its value.",
+        "I forgot the value of key {k}. What is it?",
+        "What was key {k} again?",
+        "Read me the entry for key {k}.",
+        "Value of key {k}?",
+        "Check key {k} for me.",
+        "For key {k}, which value do you see?",
+        "And key {k}?",
+        "How is key {k} set?",
+        "Do you see key {k}? What is its value?",
+        "Can you give me the value that belongs to key {k}?",
+        "Which value is listed for key {k}?",
+        "What do we have for key {k}?",
+        "Somebody asked for key {k}. What is it?",
+        "What is written for key {k}?",
+        "Please give the value for key {k}.",
     ),
     "heldout": (
-        "Please tell me what the value of {k} is.",
-        "Can you look up the value of {k}?",
-        "What value is given for {k}?",
+        "Please tell me what the value of key {k} is.",
+        "Can you look up the value of key {k}?",
+        "What value is given for key {k}?",
     ),
 }
 
@@ -137,9 +137,11 @@ def sample(rng: random.Random, split: Split, *, pairs: int = 16) -> Sample:
     return conversation(rng, split, pairs=pairs, questions=1)[0]
 
 
-def conversation(rng: random.Random, split: Split, *, pairs: int, questions: int) -> list[Sample]:
+def conversation(
+    rng: random.Random, split: Split, *, pairs: int, questions: int, made_up: float | None = None
+) -> list[Sample]:
     """One list, then several questions about it, turn after turn: more to learn from each long list."""
-    keys = names.keys(rng, split, pairs)
+    keys = names.keys(rng, split, pairs, made_up=made_up)
     values = [_value(rng, split) for _ in keys]
     entry, mark = rng.choice(_ENTRIES[split]), rng.choice(_MARKS[split])
     entries = [entry.format(k=key, v=value) for key, value in zip(keys, values, strict=True)]
@@ -149,7 +151,7 @@ def conversation(rng: random.Random, split: Split, *, pairs: int, questions: int
     for turn, asked in enumerate(rng.sample(range(pairs), questions)):
         question = rng.choice(_QUESTIONS[split]).format(k=keys[asked])
         prompt = question if turn else "\n".join((intro, *rows, question))
-        turns.append(Sample("recall", prompt, f"It says {entries[asked]}."))
+        turns.append(Sample("recall", prompt, f"The key {entries[asked]}."))
     return turns
 
 

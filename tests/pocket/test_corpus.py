@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import string
 from decimal import Decimal
@@ -9,13 +10,21 @@ from decimal import Decimal
 import pytest
 
 from labsupport.errors import LabsupportError
-from labsupport.pocket import glossary, incident_causes, incident_phrases, value_lists, weight_sizes
+from labsupport.pocket import (
+    glossary,
+    incident_causes,
+    incident_phrases,
+    incident_reports,
+    incident_variety,
+    value_lists,
+    weight_sizes,
+)
 from labsupport.pocket.sample import belongs
 from labsupport.pocket.skills import SKILLS, samples
 from labsupport.pocket.terms import TERMS
 
 SPLITS = ("train", "heldout")
-ENTRY = r"It says ([a-z]+-[a-z]+)\b.*?(\d{4})\)?\."
+ENTRY = r"The key ([a-z]+-[a-z]+)\b.*?(\d{4})\)?\."
 
 
 @pytest.mark.parametrize("skill", SKILLS)
@@ -28,8 +37,13 @@ def test_the_same_seed_gives_the_same_samples_and_another_seed_others(skill: str
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_word_of_a_summary_stands_in_the_report(split: str) -> None:
-    for sample in samples("summarize", split=split, seed=0, count=400):
-        framing = {"Service", "was", "for", "minutes", "because"}
+    reports = samples("summarize", split=split, seed=0, count=400)
+    if split == "train":
+        rng = random.Random(0)
+        reports += [incident_reports.short_note(rng, made_up=0.5, variety=0.5) for _ in range(200)]
+        reports += [incident_reports.sample(rng, split, made_up=0.5, variety=0.9) for _ in range(400)]
+    for sample in reports:
+        framing = {"Service", "was", "for", "minutes", "because", "Because"}
         words = set(re.findall(r"[\w.-]+\w", sample.answer)) - framing
         missing = [word for word in words if word not in sample.prompt]
         assert not missing, (missing, sample)
@@ -45,7 +59,7 @@ def test_a_list_holds_the_recalled_value_once_beside_its_key(split: str, pairs: 
         rows = [line for line in sample.prompt.splitlines()[1:-1] if key in line]
         assert len(sample.prompt.splitlines()) == pairs + 2
         assert [re.findall(r"\d{4}", row) for row in rows] == [[value]]
-        assert sample.answer.removeprefix("It says ").removesuffix(".") in rows[0]
+        assert sample.answer.removeprefix("The key ").removesuffix(".") in rows[0]
         assert key in sample.prompt.splitlines()[-1]
 
 
@@ -86,6 +100,11 @@ def _templates(split: str) -> list[str]:
 
 def test_no_sentence_pattern_is_in_both_splits() -> None:
     assert len(set(_templates("train")) & set(_templates("heldout"))) == 0
+    rng = random.Random(0)
+    for _ in range(4000):
+        opening = incident_variety.opening(rng, with_length=rng.random() < 0.5)
+        put_together = {opening, incident_variety.cause(rng), incident_variety.remedy(rng)}
+        assert put_together.isdisjoint(_templates("heldout"))
     for part in (glossary._CORES, glossary._OPENINGS, glossary._CLOSINGS):
         assert set(part["trained"]) & set(part["unseen"]) <= {""}
     whole = {

@@ -14,7 +14,7 @@ from labsupport.pocket.model_config import llama_config
 from labsupport.pocket.train import CHECKPOINT, Training, loss_sum, micro_batches
 from labsupport.pocket.wiring import wire_induction
 
-SMALL = Curriculum(induction_steps=0, tokens_per_step=768)
+SMALL = Curriculum(tokens_per_step=768)
 
 
 def _training(folder: Path, *, seed: int = 5, steps: int = 400) -> Training:
