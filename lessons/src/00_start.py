@@ -71,16 +71,15 @@ assert sheet.memory_bytes_per_second > disk_bytes_per_second
 print("memory is read faster than the disk")
 
 # %% [markdown]
-# ## Two jobs
+# ## The job
 #
-# An easy one first: a definition. And then the running example of the course, which goes to small models and large ones,
-# to your laptop and to a GPU: it is Monday, the night shift wrote a report, and you want one sentence for the status page.
+# This is the running example of the course. It goes to small models and large ones, to your laptop and to a GPU: it
+# is Monday, the night shift wrote a report, and you want one sentence for the status page.
 
 # %%
 from labsupport.pocket import skills
 
-QUESTION = "What is a KV cache?"
-incident = skills.samples("summarize", seed=1, count=1)[0]
+incident = skills.samples("summarize", seed=10, count=1)[0]
 print(incident.prompt)
 
 # %% [markdown]
@@ -115,13 +114,13 @@ print(f"loaded {model.num_parameters():,} parameters")
 # it was trained on. The *chat template* writes that form.
 
 # %%
-chat = [{"role": "user", "content": QUESTION}]
+chat = [{"role": "user", "content": incident.prompt}]
 inputs = tokenizer.apply_chat_template(
     chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
 )
 token_ids = inputs["input_ids"][0]
-print(f"{len(QUESTION)} characters became {len(token_ids)} tokens")
-print("all of them:", [tokenizer.decode(token) for token in token_ids])
+print(f"{len(incident.prompt)} characters became {len(token_ids)} tokens")
+print("the first of them:", [tokenizer.decode(token) for token in token_ids[:12]])
 
 # %% [markdown]
 # Now generate. The model computes one token at a time, and each new token is appended to the input of the next step.
@@ -143,35 +142,15 @@ print(
 )
 
 # %%
-assert "key" in local_answer.lower()
-assert local_tokens <= 80
-print("the local model knows that a KV cache has to do with keys")
+service = incident.answer.split()[1]
+assert MODEL != "pocket" or local_answer == incident.answer
+print(f"it names {service}, which was in trouble:", service in local_answer)
 
 # %% [markdown]
-# Now the harder job, with the same few lines.
-
-# %% tags=["measured"]
-chat = [{"role": "user", "content": incident.prompt}]
-inputs = tokenizer.apply_chat_template(
-    chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
-)
-with torch.no_grad():
-    ids = model.generate(**inputs, max_new_tokens=80, do_sample=False)[0]
-local_summary = tokenizer.decode(
-    ids[inputs["input_ids"].shape[1] :], skip_special_tokens=True
-)
-print(local_summary)
-
-# %%
-assert local_summary.strip()
-right_summary = incident.answer
-print("it should read:", right_summary)
-
-# %% [markdown]
-# Is yours right? Compare: what broke, for how long, why, and who helped. Do not be kind. *Pocket* is a tiny model, briefly
-# trained, and copying names out of a report is the hardest thing it is asked to do; its model card says how often it
-# succeeds. Whatever it wrote, it wrote without blushing. **Fluent is not right**, and no status code will tell you the
-# difference. With `LABSUPPORT_MODEL` you can put a larger model to the same test; the plumbing below does not change.
+# Read the report again. Another service stands in it, which was only suspected, and a host that is no service. The
+# sentence has what you wanted, and nothing else. The report was made by a program that knows the right answer, so
+# this can be checked to the letter, and the cell above does. Do not be too impressed: this is a report that *pocket*
+# gets right. Its [model card](../labsupport/pocket/weights/README.md) says how often it does not.
 
 # %% [markdown]
 # You have just done by hand what an endpoint does for you: find the files, load them, apply the template, tokenize,
@@ -225,26 +204,27 @@ predict(
 with labsupport.serve(model=MODEL, progress=False) as server:
     client = server.openai()
     ask(client, "Warm up, please.")
-    pieces, seconds = ask(client, QUESTION)
-    whole, whole_seconds = ask(client, QUESTION, stream=False)
-    summary, _ = ask(client, incident.prompt)
+    pieces, seconds = ask(client, incident.prompt)
+    whole, whole_seconds = ask(client, incident.prompt, stream=False)
+    nonsense, _ = ask(client, "Who is on call tonight?")
 
 endpoint_answer = "".join(pieces)
 first_word, last_word = seconds[0], seconds[-1]
 print(endpoint_answer)
-print("and its summary begins:", "".join(summary)[:60])
 print(
     f"\nfirst piece after {first_word:.3f} s, last after {last_word:.3f} s, {len(pieces)} pieces"
 )
 
 # %%
-assert "key" in endpoint_answer.lower()  # the endpoint knows it, too
+assert MODEL != "pocket" or service in endpoint_answer  # the endpoint can do it, too
 assert len(pieces) > 5  # it really streamed: many pieces,
 assert first_word < last_word  # not all at once
 assert "".join(whole) == endpoint_answer  # and streaming changed when, not what
-print("it streamed, it knows its keys, and not streaming gives the same text")
+print("it streamed, and not streaming gives the same text")
 
 # %% tags=["measured"]
+from labsupport.notebook import decode_range
+
 stream_speed = (len(pieces) - 1) / (last_word - first_word)
 gguf_bytes = models.path(MODEL, "q4_k_m").stat().st_size
 bandwidth = sheet.memory_bytes_per_second
@@ -254,6 +234,7 @@ score(
     unit="tokens/s",
     limit=bandwidth / gguf_bytes,
     limit_name="Memory bandwidth would allow",
+    tier=decode_range(sheet.machine.tier, bytes_read=gguf_bytes),
 )
 
 # %%
@@ -261,10 +242,11 @@ assert stream_speed < bandwidth / gguf_bytes
 print("no faster than memory allows")
 
 # %% [markdown]
-# The limit in the last row is simple arithmetic: for each token of a single stream, every weight must be read from
-# memory once. So the file's size and the memory's speed bound the rate. You are far from that bound here, and that is
-# honest: pocket is so small that HTTP, Python and the scheduler take longer than the matrices do. A real model is a
-# thousand times heavier. Then the bound bites, and lesson 03 shows it biting.
+# The limit is simple arithmetic: for each token of a single stream, every weight must be read from memory once. So the
+# file's size and the memory's speed bound the rate. The last row does the same sum for a slow and a fast device of your
+# tier, with the bandwidths that their makers print. You are far from the bound here, and that is honest: pocket is so
+# small that HTTP, Python and the scheduler take longer than the matrices do. A real model is far heavier. Then the
+# bound bites, and lesson 03 shows it biting.
 #
 # Here is what a user sees of the three runs.
 
@@ -387,7 +369,8 @@ else:
 #
 # ## What breaks
 #
-# An endpoint has opinions about your requests. Provoke three, and a fourth that no server can answer.
+# An endpoint has opinions about your requests. Provoke three errors, and a fourth that no server can answer. Then meet
+# the failure that looks like success.
 
 
 # %%
@@ -425,6 +408,21 @@ attempt("a server that is gone", gone)
 # prompt in silence, or fall over for everybody else. Those are real failures of real servers; lesson 08 has you build
 # one that avoids them. The last error never reached a server. Your retry logic has to tell the two kinds apart: retry a
 # lost connection, never retry a 400.
+#
+# And the failure that has no status code? While the server was up, it was also asked who is on call tonight. It cannot
+# know.
+
+# %% tags=["measured"]
+print("200 OK:", "".join(nonsense))
+
+# %%
+assert "".join(nonsense).strip()
+print("it answered all the same")
+
+# %% [markdown]
+# **Fluent is not right.** *Pocket* was trained for four jobs and answers everything else with the same calm. A far
+# larger model fails later and more plausibly. Nothing in HTTP will tell you: only a check of your own can, and the
+# course measures every model's answers, not their tone.
 #
 # Way one has failures of its own. Had the local prompt been too long for memory, nobody would have answered 400. The
 # operating system would have killed *this notebook*. An endpoint is also a wall between your process and the model's.

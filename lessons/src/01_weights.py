@@ -625,7 +625,7 @@ print(
     "loaded without a complaint; one number is now",
     loaded.get_parameter(NAME)[0, 0].item(),
 )
-assert same_words < 0.5 * len(words)
+assert same_words < 0.5 * (len(ids) - prompt_length)
 
 # %% [markdown]
 # No exception, no warning, a healthy process, a useless model. Your readiness probe is green. This is why a serious

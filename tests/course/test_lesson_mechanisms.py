@@ -16,7 +16,7 @@ import pytest
 
 LESSONS = Path(__file__).parents[2] / "lessons"
 SHOWN_ONLY = ("with figure(", "quiz(", "explore_")
-WITHOUT_DATASHEET = ("exit_status", "sheet")
+WITHOUT_DATASHEET = ("exit_status", "sheet", "bandwidth")
 
 
 @dataclass(frozen=True)
