@@ -36,6 +36,8 @@ SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
+NOTEBOOK = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook"
+MARGIN_PIXELS = 24
 CURRENT = "const panel = window.jupyterapp.shell.currentWidget; const cells = panel.content.widgets;"
 
 
@@ -63,7 +65,7 @@ def copy_course(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def running_lab(root: Path, *, start_seconds: float = 90) -> Iterator[Lab]:
+def running_lab(root: Path, *, start_seconds: float = 240) -> Iterator[Lab]:
     """Serve `root` with JupyterLab on a free local port, with settings and workspaces of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -147,7 +149,7 @@ def browser_page(*, width: int = 1280, height: int = 900) -> Iterator[Page]:
 class Notebook:
     """One notebook, open in a JupyterLab in a browser. Cells are numbered from 0, markdown cells included."""
 
-    def __init__(self, page: Page, lab: Lab, file: str, *, open_seconds: float = 90) -> None:
+    def __init__(self, page: Page, lab: Lab, file: str, *, open_seconds: float = 240) -> None:
         """Open `file`, relative to the lab's root, and return when its kernel is ready to run a cell."""
         self.page = page
         page.set_default_timeout(open_seconds * 1000)
@@ -185,11 +187,11 @@ class Notebook:
         cells: list[dict[str, Any]] = self.evaluate("return cells.map(cell => cell.model.toJSON());")
         return cells
 
-    def run_all(self, *, seconds: float = 300) -> None:
+    def run_all(self, *, seconds: float = 480) -> None:
         """Run every cell, from the first to the last, and return when all are done or one has failed."""
         self._execute("notebook:run-all-cells", seconds)
 
-    def run_cell(self, index: int, *, seconds: float = 120) -> None:
+    def run_cell(self, index: int, *, seconds: float = 240) -> None:
         """Run the cell at `index` and return when it is done."""
         self.evaluate("panel.content.deselectAll(); panel.content.activeCellIndex = argument;", index)
         self._execute("notebook:run-cell", seconds)
@@ -232,8 +234,8 @@ class Notebook:
         return text.strip()
 
     def cell(self, index: int) -> Locator:
-        """The cell at `index` on the page."""
-        return self.page.locator(".jp-Notebook .jp-Cell").nth(index)
+        """The cell at `index` on the page; -1 is the last."""
+        return self.page.locator(f"{NOTEBOOK} .jp-Cell").nth(index)
 
     def image_hashes(self, index: int) -> list[str]:
         """One hash per picture under the cell at `index`: a redrawn figure has another one."""
@@ -248,7 +250,7 @@ class Notebook:
         """Wait until the cell at `index` shows a picture; a widget draws a moment after its cell is done."""
         self.wait_for_other_picture(index, [])
 
-    def wait_for_other_picture(self, index: int, known: list[str], *, seconds: float = 30) -> list[str]:
+    def wait_for_other_picture(self, index: int, known: list[str], *, seconds: float = 120) -> list[str]:
         """Wait until the pictures under the cell at `index` differ from `known`, and return their hashes."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -282,5 +284,15 @@ class Notebook:
         )
         self.page.set_viewport_size({"width": viewport["width"], "height": viewport["height"] + missing})
         self.page.wait_for_timeout(500)  # the browser lays out again; nothing announces its end
-        self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook").first.screenshot(path=file)
+        whole, last = self.page.locator(NOTEBOOK).bounding_box(), self.cell(-1).bounding_box()
+        assert whole is not None
+        assert last is not None
+        whole["height"] = last["y"] + last["height"] + MARGIN_PIXELS - whole["y"]
+        self.page.screenshot(path=file, clip=whole)
         self.page.set_viewport_size(viewport)
+
+    def view(self, index: int, file: Path) -> None:
+        """Write what a reader sees with the cell at `index` at the top, JupyterLab around it, as one PNG."""
+        self.evaluate("cells[argument].node.scrollIntoView({block: 'start'});", index)
+        self.page.wait_for_timeout(500)
+        self.page.screenshot(path=file)

@@ -1,11 +1,13 @@
-"""Take a picture of a whole notebook as JupyterLab shows it.
+"""Take a picture of a notebook as JupyterLab shows it.
 
     python tests/browser/picture.py lessons/01_weights.ipynb out.png
     python tests/browser/picture.py lessons/01_weights.ipynb out.png --width 800 --run --slice 1600
+    python tests/browser/picture.py lessons/01_weights.ipynb out.png --run --view explore_model_bytes
 
 The notebook is copied, so nothing is written to the course. `--run` runs all cells first, so that widgets are
-alive. `--slice` also cuts the picture into pieces of that height (out-01.png, out-02.png, …), easier to
-look at than one of twenty thousand pixels.
+alive. `--slice` also cuts the picture into pieces of that height (out-01.png, …), easier to look at
+than one of twenty thousand pixels. `--view` shows one screenful instead, from the cell that contains a text;
+so the picture in the README was made.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ def main() -> int:
     parser.add_argument("picture", type=Path, help="the PNG file to write")
     parser.add_argument("--width", type=int, default=1280, help="of the page, in pixels (%(default)s)")
     parser.add_argument("--run", action="store_true", help="run all cells first")
+    parser.add_argument("--view", metavar="TEXT", help="one screenful, from the cell with this text on")
     parser.add_argument(
         "--slice", type=int, metavar="PIXELS", help="also cut the picture into pieces this high"
     )
@@ -46,8 +49,11 @@ def main() -> int:
             opened = Notebook(page, lab, file.as_posix())
             if arguments.run:
                 opened.run_all()
-                print(*opened.errors(), sep="\n", end="")
-            opened.picture(arguments.picture)
+                print("".join(f"{error}\n" for error in opened.errors()), end="")
+            if arguments.view:
+                opened.view(opened.find_cell(arguments.view), arguments.picture)
+            else:
+                opened.picture(arguments.picture)
     print(arguments.picture)
     if arguments.slice:
         cut(arguments.picture, arguments.slice)
