@@ -3,8 +3,8 @@
 Not one of the default tests: it needs buildah, root and debootstrap (or a base image or a folder with one
 in `IMAGE_BASE`), several GB of disk and many minutes. No Docker engine is needed. The build gets this
 computer's pip configuration, with the folders and certificates that it names, and nothing of that stays in
-the image. `IMAGE_WHEELS` may name a folder that keeps the compiled llama-cpp-python from one run to the
-next.
+the image. A folder in `IMAGE_WHEELS` is offered to pip as well: with a wheel of llama-cpp-python in it,
+nothing is compiled.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MIRROR = [address for address in (os.environ.get("DEBIAN_MIRROR"),) if address]  # else debootstrap knows one
 BASE = "localhost/base"
 IMAGE = "localhost/under-the-endpoint"
-MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+FOLDER = re.compile(r"(?:(?<=file://)|(?<!\S))/[^\s/]\S*")
 SECONDS_TO_BUILD = 3600
 SECONDS_TO_START = 120
 
@@ -58,16 +59,19 @@ def pip_configuration(folder: Path) -> Iterator[str]:
     for line in listed.stdout.splitlines():
         key, _, value = line.partition("=")
         settings[key.rpartition(".")[2]] = value.strip("'")
+    if wheels := os.environ.get("IMAGE_WHEELS"):
+        settings["find-links"] = f"{settings.get('find-links', '')} {wheels}"
+    if certificates := settings.get("cert"):
+        # Shown under a name of their own: the build installs a file where most systems have theirs.
+        settings["cert"] = "/etc/pip-certificates.pem"
+        yield from ("--volume", f"{certificates}:{settings['cert']}:ro")
     lines = [f"{key} = {' '.join(value.split())}" for key, value in settings.items() if key != "no-cache-dir"]
     (folder / "pip.conf").write_text("[global]\n" + "\n".join(lines) + "\n")
     yield from ("--volume", f"{folder / 'pip.conf'}:/etc/pip.conf:ro")
-    named = {
-        Path(hit) for value in settings.values() for hit in re.findall(r"(?:file://)?(/[^\s/][^\s]*)", value)
-    }
-    for path in sorted(named):
-        # Simple indexes point at files beside them, so their whole folder is shown.
+    for path in sorted({Path(hit) for hit in FOLDER.findall(" ".join(settings.values()))}):
+        # A simple index points at files beside it, so all of its folder is shown.
         shown = path.parent if path.name == "simple" else path
-        if shown.exists():
+        if shown.is_dir():
             yield from ("--volume", f"{shown}:{shown}:ro")
 
 
@@ -86,7 +90,7 @@ def base(builder, tmp_path_factory):
         return given
     tree = Path(given) if given else tmp_path_factory.mktemp("base") / "tree"
     if not given:
-        subprocess.run(["debootstrap", "--variant=minbase", "bookworm", tree, MIRROR], check=True)
+        subprocess.run(["debootstrap", "--variant=minbase", "bookworm", tree, *MIRROR], check=True)
     container = builder("from", "scratch")
     builder("add", "--quiet", container, tree, "/")
     builder("commit", "--quiet", "--rm", container, BASE)
@@ -107,8 +111,6 @@ def container(builder, base, tmp_path_factory):
         f"BASE={base}",
     ]
     options += pip_configuration(tmp_path_factory.mktemp("pip"))
-    if wheels := os.environ.get("IMAGE_WHEELS"):
-        options += ["--volume", f"{wheels}:/home/reader/.cache/labsupport/wheels"]
     started = time.monotonic()
     builder("build", *options, "--tag", IMAGE, ".", timeout=SECONDS_TO_BUILD)
     print(f"built in {time.monotonic() - started:.0f} s", flush=True)
