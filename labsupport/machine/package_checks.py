@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,11 +141,10 @@ def gpu() -> Finding:
 
 
 def installed(name: str) -> str | None:
-    """The installed version of a package, or None."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    """The version of a package in this environment. What setuptools carries inside itself does not count."""
+    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    found = next(iter(importlib.metadata.distributions(name=name, path=folders)), None)
+    return found.version if found else None
 
 
 def _seen(cuda: bool, metal: bool) -> str:

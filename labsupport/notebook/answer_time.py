@@ -59,9 +59,7 @@ def explore_answer_time(*, tokens_per_second: float = 50, first_token_seconds: f
         "when does the first word arrive, and when the last?",
         draw,
         answer_tokens=Slider("answer length (tokens)", 200, 10, 2000, 10),
-        rate=Slider(
-            "speed of one stream (tokens/s)", float(max(1, min(2000, round(tokens_per_second)))), 1, 2000, 1
-        ),
+        rate=Slider("speed (tokens/s)", float(max(1, min(10_000, round(tokens_per_second)))), 1, 10_000, 1),
         first=Slider(
             "time to first token (ms)",
             float(max(5, min(5000, round(first_token_seconds * 1000 / 5) * 5))),

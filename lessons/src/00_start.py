@@ -297,7 +297,7 @@ on_screen = sum(
     if second <= halfway
 )
 assert 0 < on_screen < len(endpoint_answer)
-print("streamed, there was something to read long before the answer was complete")
+print("streamed, there was something to read before the answer was complete")
 
 # %% [markdown]
 # Two waits, two names that you will need:

@@ -159,7 +159,7 @@ def test_a_cell_that_deletes_all_it_can_reach_deletes_nothing_of_anybodys(tmp_pa
     # and a student who deletes everything, beside one who did the lab, and a report of last week
     submitted, out = tmp_path / "submitted", tmp_path / "report"
     cell = DELETE_EVERYTHING.format(
-        precious=["/", "/usr", sys.prefix, str(LABS_FOLDER.parent)],
+        precious=["/", "/usr", sys.prefix, str(LABS_FOLDER.parent / "Makefile")],
         targets=[str(submitted / "eve"), str(submitted), str(out), str(LABS_FOLDER), str(course)],
         package=str(course),
     )

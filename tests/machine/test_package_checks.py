@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -49,6 +50,18 @@ def test_a_python_outside_an_environment_is_a_note() -> None:
     assert state(str(outside)) == "note use .venv/bin/labsupport, which `make setup` makes\n"
     if sys.prefix != sys.base_prefix:
         assert state(sys.executable) == "ok \n"
+
+
+def test_a_package_that_another_one_carries_inside_itself_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried = tmp_path / "psutil-0.0.1.dist-info"
+    carried.mkdir()
+    (carried / "METADATA").write_text("Metadata-Version: 2.1\nName: psutil\nVersion: 0.0.1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    assert importlib.metadata.version("psutil") == "0.0.1"
+    assert package_checks.installed("psutil") not in (None, "0.0.1")
 
 
 def test_versions_that_differ_and_packages_that_are_missing_fail(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_streaming_moves_the_first_word_and_not_the_last():
 
 def test_measurements_outside_the_sliders_are_brought_to_their_ends():
     explorer = explore_answer_time(tokens_per_second=99_999, first_token_seconds=1e-6)
-    assert explorer.values() == {"answer_tokens": 200, "rate": 2000, "first": 5}
+    assert explorer.values() == {"answer_tokens": 200, "rate": 10_000, "first": 5}
     explorer.widget()
 
 
