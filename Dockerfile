@@ -30,4 +30,4 @@ EXPOSE 8888
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD python -c \
     "import os, urllib.request as web; web.urlopen(f'http://127.0.0.1:{os.environ[\"JUPYTER_PORT\"]}/api', timeout=4)"
 # Not `make lab`: on another processor that would compile llama.cpp again.
-CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "lessons/00_start.ipynb"]
+CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--ServerApp.root_dir=/home/reader/course", "lessons/00_start.ipynb"]

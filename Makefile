@@ -34,7 +34,7 @@ setup:  ## make .venv, install the pinned packages, prepare the bundled model
 	@$(PYTHON) -m labsupport.machine.setup --torch-cpu-index $(TORCH_CPU_INDEX) --accelerator $(ACCELERATOR)
 
 lab: setup  ## open the course in JupyterLab (LAB_ARGS="--no-browser --port 8888")
-	@$(BIN)/jupyter lab $(AS_ROOT) $(LAB_ARGS) lessons/00_start.ipynb
+	@$(BIN)/jupyter lab $(AS_ROOT) --ServerApp.root_dir="$(CURDIR)" $(LAB_ARGS) lessons/00_start.ipynb
 
 # Strict nbval compares every output of the lessons; tests/course holds what it cannot see.
 TEST_ARGS ?= tests lessons --nbval --nbval-current-env --nbval-sanitize-with tests/course/sanitize.cfg \
