@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -57,11 +58,16 @@ class Admission:
 
 
 class BodyLimit:
-    """ASGI middleware: 413 to a body over `limit_bytes`, declared or chunked, without reading it whole."""
+    """ASGI middleware: 413 to a body over `limit_bytes`, declared or chunked, without reading it whole.
 
-    def __init__(self, app: ASGIApp, *, limit_bytes: int) -> None:
+    A body that has not arrived `limit_seconds` after its headers gets a 408: a client that sends half of one
+    and falls silent would hold its connection for ever.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit_bytes: int, limit_seconds: float = 30.0) -> None:
         self.app = app
         self.limit_bytes = limit_bytes
+        self.limit_seconds = limit_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -75,11 +81,20 @@ class BodyLimit:
             close = {"Connection": "close"}
             await JSONResponse(refusal.body, status_code=413, headers=close)(scope, receive, send)
             return
-        read_bytes = 0
+        read_bytes, complete = 0, False
+        deadline = asyncio.get_running_loop().time() + self.limit_seconds
 
         async def counted() -> Message:
-            nonlocal read_bytes
-            message = await receive()
+            nonlocal read_bytes, complete
+            if complete:  # what comes now is the news that the client has gone, whenever that may be
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"The request body did not arrive within {self.limit_seconds:g} s; send it again."
+                raise HTTPException(408, detail) from None
+            complete = not message.get("more_body", False)
             read_bytes += len(message.get("body", b""))
             if read_bytes > self.limit_bytes:
                 raise HTTPException(413)
