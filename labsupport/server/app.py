@@ -72,8 +72,13 @@ def build(served: Served) -> FastAPI:
         finally:
             await served.engine.end()
 
-    # A redirect from a route with one slash too many would go to whatever host the request names.
-    app = FastAPI(title="Under the Endpoint: inference server", lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="Under the Endpoint: inference server",
+        lifespan=lifespan,
+        docs_url=None,  # both pages fetch their scripts from the network; /openapi.json says the same
+        redoc_url=None,
+        redirect_slashes=False,  # it would go to whatever host the request names
+    )
     errors.install(app)
     metrics = Metrics(served.name, served.engine)
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)

@@ -17,7 +17,6 @@ ROUTES = [
     ("POST", "/tokenize"),
     ("GET", "/metrics"),
     ("GET", "/debug/engine"),
-    ("GET", "/docs"),
     ("GET", "/openapi.json"),
     ("GET", "/nothing/here"),
     ("GET", "/health/ready/"),

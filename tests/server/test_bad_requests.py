@@ -178,6 +178,7 @@ def test_an_unknown_model_and_a_wrong_route_are_404_and_a_wrong_method_405(http)
     assert "/v1/embeddings" in refused(http.post("/v1/embeddings", json={}), 404)["message"]
     assert refused(http.get("/v1/chat/completions"), 405)["code"] == "method_not_allowed"
     assert refused(http.get("/debug/nothing"), 404)
+    assert refused(http.get("/docs"), 404)  # FastAPI's page would fetch its scripts from the network
 
 
 NO_HTTP = {
