@@ -29,7 +29,7 @@ from labsupport.server.answers import (
 from labsupport.server.auth import BearerAuth
 from labsupport.server.chat_template import ChatTemplate
 from labsupport.server.engine_link import EngineLink
-from labsupport.server.errors import ApiError
+from labsupport.server.errors import ApiError, shortened
 from labsupport.server.generation import Generator, Job, collect, stream
 from labsupport.server.limits import Admission, BodyLimit
 from labsupport.server.metrics import CountResponses, Metrics
@@ -97,7 +97,7 @@ def _add_openai_routes(app: FastAPI, served: Served, generator: Generator) -> No
         if model != served.name:
             raise ApiError(
                 404,
-                f"There is no model {model!r} here; this server has {served.name!r}.",
+                f"There is no model {shortened(repr(model))} here; this server has {served.name!r}.",
                 param="model",
                 code="model_not_found",
             )

@@ -109,6 +109,8 @@ def _from_http(request: Request, error: HTTPException) -> ApiError:
             return ApiError(405, f"This route does not answer {where}.", code="method_not_allowed")
         case 400:
             return bad_request("The body cannot be read as JSON.", code="invalid_json")
+        case 408:
+            return ApiError(408, str(error.detail), code="body_too_slow")
         case 413:
             return ApiError(413, "The request body is larger than this server reads.", code="body_too_large")
         case status:
@@ -133,13 +135,15 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
         return bad_request(
             "The body must be a JSON object, sent with `Content-Type: application/json`.", code="invalid_json"
         )
-    param = _path(place)
     if kind == "extra_forbidden":
+        name, parent = str(place[-1]) or "(an empty name)", _path(place[:-1])
+        param = shortened(f"{parent}.{name}" if parent else name)
         return bad_request(f"Unknown parameter: {param}.", param=param, code="unknown_parameter")
+    param = _path(place)
     if kind == "missing":
         return bad_request(f"Missing parameter: {param}.", param=param, code="missing_parameter")
     reason = ", or ".join(dict.fromkeys(error["msg"] for error in same_place)).replace("Value error, ", "")
-    given = f" Given: {_shortened(first['input'])}." if "input" in first else ""
+    given = f" Given: {shortened(repr(first['input']))}." if "input" in first else ""
     return bad_request(f"Invalid {param}: {reason}.{given}", param=param, code="invalid_value")
 
 
@@ -162,8 +166,8 @@ def _path(place: Sequence[str | int]) -> str:
 _BRANCHES = {"str", "int", "list", "float", "bool"}
 
 
-def _shortened(value: object, limit: int = 80) -> str:
-    text = repr(value)
+def shortened(text: str, limit: int = 80) -> str:
+    """What a client sent, cut to what a message can hold."""
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 

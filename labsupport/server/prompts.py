@@ -50,6 +50,9 @@ class Prompts:
                 param="messages",
                 code="no_chat_template",
             )
+        if context_tokens is not None and len(messages) > context_tokens:
+            many = f"there are {len(messages)} messages, of at least one token each"
+            raise _over(many, context_tokens, "messages")
         try:
             return self._template.encode(
                 [message.for_template() for message in messages],

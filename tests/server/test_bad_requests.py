@@ -66,6 +66,10 @@ BAD_CHAT = [
     ),
     ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content", "surrogate"),
     ({"\ud800": 1}, None, ""),
+    ({"☃ 1": 1}, "☃ 1", "☃ 1"),
+    ({"str": 1}, "str", "str"),
+    ({"": 1}, "(an empty name)", "Unknown"),
+    ({"messages": [{"role": "user", "content": "x"}] * 600}, "messages", "600 messages"),
     ({"model": None}, "model", "None"),
 ]
 BAD_COMPLETIONS = [
@@ -175,6 +179,9 @@ def test_a_body_over_the_limit_is_not_read(http, is_chunked):
 
 def test_an_unknown_model_and_a_wrong_route_are_404_and_a_wrong_method_405(http):
     assert refused(http.post("/v1/completions", json=PLAIN | {"model": "☃"}), 404)["param"] == "model"
+    assert (
+        len(refused(http.post("/v1/completions", json=PLAIN | {"model": "a" * 10**6}), 404)["message"]) < 200
+    )
     assert "/v1/embeddings" in refused(http.post("/v1/embeddings", json={}), 404)["message"]
     assert refused(http.get("/v1/chat/completions"), 405)["code"] == "method_not_allowed"
     assert refused(http.get("/debug/nothing"), 404)

@@ -56,6 +56,7 @@ def test_half_a_body_gets_a_408_in_openais_format_when_its_time_is_over():
     status, answer = posted(application(0.05), b'{"a":', ends=False)
 
     assert status == 408
+    assert answer["error"]["code"] == "body_too_slow"
     assert "within 0.05 s" in answer["error"]["message"]
 
 
