@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from labsupport.pocket.curriculum import PROMPT_WEIGHT
+from labsupport.pocket.curriculum import PROMPT_WEIGHT, Curriculum
 from labsupport.pocket.report import EXERCISES, QUANTS
 
 _HEAD = """---
@@ -36,8 +36,8 @@ all in `labsupport/pocket/`. `make pocket` trains it again.
 | glossary | the one sentence that defines a term of the course |
 | size | the GB of N billion weights at 2, 4, 8, 16 or 32 bits, with the steps |
 
-It can do nothing else. It has seen a few hundred sentence patterns and speaks no general English, knows
-nothing of the world, and will answer any other question with confident nonsense. Do not use it for anything
+It can do nothing else. It has seen nothing but such texts and speaks no general English, knows nothing of
+the world, and will answer any other question with confident nonsense. Do not use it for anything
 but this course.
 
 ## How well
@@ -71,8 +71,9 @@ _TRAINING = """
 {steps:,} steps, {tokens:,} tokens, {minutes:.0f} minutes of wall time on 2 CPU cores. Seed {seed}. The first
 two layers start with a wired induction head (`wiring.py`), everything else with noise; matrices are trained
 with Muon, the rest with AdamW. The loss is that of the answers; a whole prompt weighs {prompt_weight} as
-much as its answer. Where the curve jumps, a new stage of the curriculum brings longer lists or other texts
-(`curriculum.py`). {remark}
+much as its answer. Lists grow over the first {growing} steps; new stages, with other shares of the skills,
+begin at steps {stages} (`curriculum.py`). In training text, random words stand around names, values and
+numbers (`surroundings.py` says why). {remark}
 
 ![The loss falls over the steps of training](loss_curve.png)
 
@@ -109,6 +110,8 @@ def write_card(folder: Path, record: dict[str, Any], curve: list[dict[str, float
         minutes=sum(point["seconds"] for point in curve) / 60,
         seed=record["training_seed"],
         prompt_weight=PROMPT_WEIGHT,
+        growing=Curriculum().sixty_four_pairs_at,
+        stages=" and ".join(f"{stage.start:,}" for stage in Curriculum().stages[1:]),
         remark=record["remark"],
     )
     draw_loss_curve(curve, folder / "loss_curve.png")

@@ -2,9 +2,9 @@
 
 A model this small learns the grammar of the corpus and no copying at all when it starts on the skills. So
 it starts with *induction*: a random row of tokens, a separator, the same row again, with loss on the repeat
-only. Where in a report a name stands is what it finds last, so in the end half of the names are words that
-nobody has seen, and among the reports are notes of one or two sentences. A batch depends on the seed and the
-number of the step alone, so a resumed run sees what an unbroken one would.
+only. Where in a report a name stands is what it finds last, so many names are words that nobody has seen,
+random words stand around them, and many reports are notes of one or two sentences. A batch depends on the
+seed and the number of the step alone, so a resumed run sees what an unbroken one would.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labsupport.pocket import glossary, incident_reports, value_lists, weight_sizes
+from labsupport.pocket.names import Unseen
 from labsupport.pocket.sample import Sample
 from labsupport.pocket.tokenizer import TURN_END, user_turn
 
@@ -38,17 +39,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Stage:
-    """What holds from step `start` on: shares of the tokens, and how reports and lists are varied."""
+    """What holds from step `start` on: shares of the tokens, names, and how many reports are short notes."""
 
     start: int
     shares: tuple[tuple[str, float], ...]
-    made_up: float | None = None  # share of names nobody has seen; None: as held-out samples have it
-    short_notes: float = 0.0  # share of notes among the reports
-    variety: float = 0.0  # share of a report's sentences that are put together from parts
+    unseen: Unseen
+    short_notes: float
 
 
-_ALL_SKILLS = (("induction", 0.06), ("recall", 0.28), ("summarize", 0.36), ("glossary", 0.15), ("size", 0.15))
-_NAMES = (("induction", 0.03), ("recall", 0.29), ("summarize", 0.5), ("glossary", 0.09), ("size", 0.09))
+_FIRST = (("induction", 0.05), ("recall", 0.28), ("summarize", 0.46), ("glossary", 0.11), ("size", 0.10))
+_LAST = (("induction", 0.03), ("recall", 0.34), ("summarize", 0.40), ("glossary", 0.08), ("size", 0.15))
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,11 @@ class Curriculum:
     """Stages, when lists are how long, and how many tokens one step holds."""
 
     stages: tuple[Stage, ...] = (
-        Stage(0, _ALL_SKILLS),
-        Stage(900, _NAMES, made_up=0.5, short_notes=0.6),
-        Stage(1300, _NAMES, made_up=0.5, short_notes=0.35, variety=0.6),
+        Stage(0, _FIRST, Unseen(0.5), short_notes=0.6),
+        Stage(1500, _FIRST, Unseen(0.5), short_notes=0.2),
+        Stage(1800, _LAST, Unseen(0.65, ordinary=0.65), short_notes=0.4),
     )
+    variety: float = 0.65  # share of sentences, separators and questions with random words in them
     sixteen_pairs_at: int = 60
     sixty_four_pairs_at: int = 260
     tokens_per_step: int = 5120
@@ -92,27 +93,32 @@ class Curriculum:
     ) -> Row:
         if kind == "induction":
             return induction_row(rng, copied=copied, vocabulary_size=tokenizer.get_vocab_size())
+        varied: dict[str, Any] = {"unseen": stage.unseen, "variety": self.variety}
         if kind == "recall":
             longest = self.longest_list(step)
             pairs = (
                 round(2 * (longest / 2) ** rng.random()) if rng.random() < 0.75 else rng.randint(2, longest)
             )
             questions = min(pairs, rng.choice((1, 1, 2, 3)))
-            turns = value_lists.conversation(
-                rng, "train", pairs=pairs, questions=questions, made_up=stage.made_up
-            )
+            turns = value_lists.conversation(rng, "train", pairs=pairs, questions=questions, **varied)
             return chat_row(turns, rng, tokenizer)
-        make = {"glossary": glossary, "size": weight_sizes}
-        if kind != "summarize":
-            turns = [make[kind].sample(rng, "train")]
-        elif stage.short_notes and rng.random() < stage.short_notes:
-            note = incident_reports.short_note(rng, made_up=stage.made_up, variety=stage.variety)
-            turns = [note]
+        if kind == "summarize":
+            short = rng.random() < stage.short_notes
+            turns = [
+                incident_reports.short_note(rng, **varied)
+                if short
+                else incident_reports.sample(rng, "train", **varied)
+            ]
         else:
-            turns = [incident_reports.sample(rng, "train", made_up=stage.made_up, variety=stage.variety)]
+            turns = [self._short(kind, rng)]
         while rng.random() < 0.12 and len(turns) < 4:
-            turns.append(make[rng.choice(("glossary", "size"))].sample(rng, "train"))
+            turns.append(self._short(rng.choice(("glossary", "size")), rng))
         return chat_row(turns, rng, tokenizer)
+
+    def _short(self, kind: str, rng: random.Random) -> Sample:
+        if kind == "glossary":
+            return glossary.sample(rng, "train")
+        return weight_sizes.sample(rng, "train", variety=self.variety)
 
 
 def induction_row(rng: random.Random, *, copied: int, vocabulary_size: int) -> Row:

@@ -6,9 +6,7 @@ it and {f} how. Marks such as <service> are incidental content, drawn afresh.
 
 from __future__ import annotations
 
-from labsupport.pocket.sample import Split
-
-Wordings = dict[Split, tuple[str, ...]]
+from labsupport.pocket.sample import Wordings
 
 INSTRUCTIONS: Wordings = {
     "train": (

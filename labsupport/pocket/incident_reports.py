@@ -9,6 +9,7 @@ people, other numbers, and things that were tried in vain.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from labsupport.pocket import incident_variety, names
 from labsupport.pocket.incident_causes import FAMILIES
@@ -24,40 +25,54 @@ from labsupport.pocket.incident_phrases import (
     REMEDIES,
     Wordings,
 )
+from labsupport.pocket.names import Unseen
 from labsupport.pocket.sample import Sample, Split, belongs
+from labsupport.pocket.surroundings import words
+
+_KINDS: dict[str, tuple[Wordings, Callable[[random.Random], str]]] = {
+    "opening": (OPENINGS, incident_variety.opening),
+    "opening with length": (OPENINGS_WITH_LENGTH, incident_variety.opening_with_length),
+    "length": (LENGTHS, incident_variety.length),
+    "cause": (CAUSES, incident_variety.cause),
+    "remedy": (REMEDIES, incident_variety.remedy),
+    "attempt": (ATTEMPTS, incident_variety.attempt),
+    "noise": (NOISE, incident_variety.noise),
+}
+_THINGS_WITH_NAMES = ("<service>", "<service>", "<host>", "<host>", "<version>", "<number>")
 
 
-def sample(rng: random.Random, split: Split, *, made_up: float | None = None, variety: float = 0.0) -> Sample:
+def sample(rng: random.Random, split: Split, *, unseen: Unseen | None = None, variety: float = 0.0) -> Sample:
     """A report of three to seven sentences and its summary.
 
-    For training, `made_up` is the share of names nobody has seen, `variety` that of sentences put together.
+    For training: `unseen` says how many names nobody has seen, `variety` how many sentences are put together.
     """
-    facts = _facts(rng, split, made_up)
+    facts = _facts(rng, split, unseen)
     outline = _outline(rng, split, variety)
     report = [_filled(rng, split, sentence.format(**facts)) for sentence in outline]
-    for extra in (ATTEMPTS, NOISE):
-        for sentence in rng.sample(extra[split], rng.choice((0, 0, 1) if extra is ATTEMPTS else (0, 1, 2))):
-            place = rng.randrange(0 if extra is NOISE else 1, len(report) + 1)
-            report.insert(
-                place, _filled(rng, split, sentence, taken=(facts["s"], facts["p"]), made_up=made_up)
-            )
+    for extra, wordings, counts in (("attempt", ATTEMPTS, (0, 0, 1)), ("noise", NOISE, (0, 1, 2))):
+        for sentence in rng.sample(wordings[split], rng.choice(counts)):
+            if variety:
+                sentence = _sentence(rng, split, extra, variety)
+            place = rng.randrange(0 if extra == "noise" else 1, len(report) + 1)
+            report.insert(place, _filled(rng, split, sentence, taken=(facts["s"], facts["p"]), unseen=unseen))
     return _sample(
         rng, split, report, "Service {s} was {i} for {m} minutes because {c}; {p} {f}.".format(**facts)
     )
 
 
-def short_note(rng: random.Random, *, made_up: float | None, variety: float = 0.0) -> Sample:
+def short_note(rng: random.Random, *, unseen: Unseen | None, variety: float = 0.0) -> Sample:
     """A note with one or two of the facts, for training: in a short text, names are found sooner."""
-    facts = _facts(rng, "train", made_up)
+    facts = _facts(rng, "train", unseen)
     parts = rng.choice(
         ("opening remedy", "opening remedy", "cause remedy", "cause remedy", "opening cause", "opening")
     )
-    wordings = {"opening": OPENINGS_WITH_LENGTH, "cause": CAUSES, "remedy": REMEDIES}
-    note = [_sentence(rng, "train", wordings[part], variety).format(**facts) for part in parts.split()]
-    if rng.random() < 0.3:
-        note.insert(rng.randrange(len(note) + 1), rng.choice(NOISE["train"]))
+    kinds = ["opening with length" if part == "opening" else part for part in parts.split()]
+    note = [_sentence(rng, "train", kind, variety).format(**facts) for kind in kinds]
+    if rng.random() < 0.4:
+        extra = rng.choice(("attempt", "noise", "noise"))
+        note.insert(rng.randrange(len(note) + 1), _sentence(rng, "train", extra, variety))
     taken = (facts["s"], facts["p"])
-    note = [_filled(rng, "train", sentence, taken=taken, made_up=made_up) for sentence in note]
+    note = [_filled(rng, "train", sentence, taken=taken, unseen=unseen) for sentence in note]
     summary = {
         "opening remedy": "Service {s} was {i} for {m} minutes; {p} {f}.",
         "cause remedy": "Because {c}; {p} {f}.",
@@ -67,10 +82,10 @@ def short_note(rng: random.Random, *, made_up: float | None, variety: float = 0.
     return _sample(rng, "train", note, summary.format(**facts))
 
 
-def _facts(rng: random.Random, split: Split, made_up: float | None) -> dict[str, str]:
+def _facts(rng: random.Random, split: Split, unseen: Unseen | None) -> dict[str, str]:
     cause, fix, impact = _what_happened(rng, split)
-    cause, fix = _filled(rng, split, cause, made_up=made_up), _filled(rng, split, fix, made_up=made_up)
-    service, solver = names.service(rng, split, made_up=made_up), names.person(rng, split, made_up=made_up)
+    cause, fix = _filled(rng, split, cause, unseen=unseen), _filled(rng, split, fix, unseen=unseen)
+    service, solver = names.service(rng, split, unseen=unseen), names.person(rng, split, unseen=unseen)
     minutes = str(_minutes(rng, split))
     return {"s": service, "i": impact, "m": minutes, "c": cause, "f": fix, "p": solver}
 
@@ -85,64 +100,70 @@ def _what_happened(rng: random.Random, split: Split) -> tuple[str, str, str]:
     family = rng.choice(FAMILIES[split])
     cause = f"{rng.choice(family.things)} {rng.choice(family.faults)}"
     fix, impact = rng.choice(family.fixes), rng.choice(IMPACTS[split])
-    if split == "train" and rng.random() < 0.7:
-        cause = f"{_some_thing(rng)} {_word(rng, 'broke')} {_some_thing(rng)}"
+    if split == "heldout":
+        return cause, fix, impact
+    if rng.random() < 0.8:
+        cause = f"{_some_thing(rng)} {_one_of(rng, 'broke')} {_some_thing(rng)}"
+        if rng.random() < 0.4:
+            cause = f"{_some_thing(rng)} {words(rng, 1, 4)}"
+        if rng.random() < 0.2:
+            cause += f" {words(rng, 1, 2)}"
+    if rng.random() < 0.7:
+        fix = f"{_one_of(rng, 'mended')} {_some_thing(rng)}"
         if rng.random() < 0.3:
-            cause += (
-                f" {rng.choice(('overnight', 'at night', 'twice', 'too late', 'by mistake', 'for hours'))}"
-            )
-    if split == "train" and rng.random() < 0.7:
-        fix = f"{_word(rng, 'mended')} {_some_thing(rng)}"
+            fix = f"{_one_of(rng, 'mended')} {words(rng, 1, 3)}"
         if rng.random() < 0.3:
-            fix += f" {rng.choice(('to', 'by', 'at'))} <number>"
-    if split == "train" and rng.random() < 0.7:
-        impact = f"{_word(rng, 'suffering')} {_word(rng, 'things_lost')}"
+            fix += f" {rng.choice(('to', 'by', 'at', 'over to', 'in'))} {rng.choice(_THINGS_WITH_NAMES)}"
+    if rng.random() < 0.8:
+        impact = f"{_one_of(rng, 'suffering')} {_one_of(rng, 'things_lost')}"
+        if rng.random() < 0.4:
+            impact = words(rng, 1, 3)
     held_out = FAMILIES["heldout"]
-    taken = {fault for each in held_out for fault in each.faults} | {
+    taken = [fault for each in held_out for fault in each.faults] + [
         f for each in held_out for f in each.fixes
-    }
-    if split == "train" and (impact in IMPACTS["heldout"] or fix in taken or any(f in cause for f in taken)):
+    ]
+    if impact in IMPACTS["heldout"] or fix in taken or any(f in cause for f in taken):
         return _what_happened(rng, split)
     return cause, fix, impact
 
 
 def _some_thing(rng: random.Random) -> str:
-    adjective = f"{_word(rng, 'adjectives')} " if rng.random() < 0.4 else ""
-    thing = f"the {adjective}{_word(rng, 'nouns')}"
+    adjective = f"{_one_of(rng, 'adjectives')} " if rng.random() < 0.4 else ""
+    thing = f"{rng.choice(('the', 'the', 'the', 'a', 'our', 'one'))} {adjective}{_one_of(rng, 'nouns')}"
     chance = rng.random()
-    if chance < 0.15:
-        return f"{thing} of <service>"
-    if chance < 0.3:
-        return f"{thing} on <host>"
+    if chance < 0.25:
+        return f"{thing} {rng.choice(('of', 'of', 'on', 'for', 'to', 'in'))} {rng.choice(_THINGS_WITH_NAMES)}"
+    if chance < 0.35:
+        return f"{_one_of(rng, 'nouns')} {rng.choice(_THINGS_WITH_NAMES)}"
     return thing
 
 
-def _word(rng: random.Random, kind: str) -> str:
+def _one_of(rng: random.Random, kind: str) -> str:
     return rng.choice(names.WORDS[kind])
 
 
 def _outline(rng: random.Random, split: Split, variety: float) -> list[str]:
     """The sentences that carry the facts, in an order that somebody might tell them in."""
-    body = [_sentence(rng, split, CAUSES, variety), _sentence(rng, split, REMEDIES, variety)]
+    body = [_sentence(rng, split, "cause", variety), _sentence(rng, split, "remedy", variety)]
     if rng.random() < 0.5:
-        opening = _sentence(rng, split, OPENINGS_WITH_LENGTH, variety)
+        opening = _sentence(rng, split, "opening with length", variety)
     else:
-        opening = _sentence(rng, split, OPENINGS, variety)
-        body.insert(rng.randrange(3), rng.choice(LENGTHS[split]))
+        opening = _sentence(rng, split, "opening", variety)
+        body.insert(rng.randrange(3), _sentence(rng, split, "length", variety))
     if rng.random() < 0.2:
         rng.shuffle(body)
     return [opening, *body]
 
 
-def _sentence(rng: random.Random, split: Split, wordings: Wordings, variety: float) -> str:
+def _sentence(rng: random.Random, split: Split, kind: str, variety: float) -> str:
     """One of the wordings or, in a share of `variety`, one of the same kind put together from parts."""
+    wordings, put_together = _KINDS[kind]
     if not variety or rng.random() >= variety:
         return rng.choice(wordings[split])
-    if wordings is CAUSES:
-        return incident_variety.cause(rng)
-    if wordings is REMEDIES:
-        return incident_variety.remedy(rng)
-    return incident_variety.opening(rng, with_length=wordings is OPENINGS_WITH_LENGTH)
+    while True:
+        sentence = put_together(rng)
+        if sentence not in wordings["heldout"]:
+            return sentence.replace("{other_fix}", _what_happened(rng, split)[1])
 
 
 def _minutes(rng: random.Random, split: Split) -> int:
@@ -153,12 +174,17 @@ def _minutes(rng: random.Random, split: Split) -> int:
 
 
 def _filled(
-    rng: random.Random, split: Split, text: str, *, taken: tuple[str, ...] = (), made_up: float | None = None
+    rng: random.Random,
+    split: Split,
+    text: str,
+    *,
+    taken: tuple[str, ...] = (),
+    unseen: Unseen | None = None,
 ) -> str:
     """Replace the marks of incidental content, each with something new and none with a name of `taken`."""
     makers = {
-        "<service>": lambda: names.service(rng, split, made_up=made_up),
-        "<person>": lambda: names.person(rng, split, made_up=made_up),
+        "<service>": lambda: names.service(rng, split, unseen=unseen),
+        "<person>": lambda: names.person(rng, split, unseen=unseen),
         "<host>": lambda: f"{names.made_up_word(rng, split)}{rng.randrange(1, 30)}",
         "<version>": lambda: f"{rng.randrange(1, 9)}.{rng.randrange(0, 40)}.{rng.randrange(0, 10)}",
         "<number>": lambda: str(rng.randrange(2, 100) * rng.choice((1, 10, 100))),

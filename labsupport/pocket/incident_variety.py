@@ -1,76 +1,104 @@
-"""Training sentences put together from parts, so that no fixed words around a fact can be learned by heart.
+"""Training sentences put together from parts and random words: see `surroundings` for the reason.
 
-A model that has seen twenty ways to name the service in trouble looks for those words, not for the service. A
-few hundred, put together from a lead and a tail, leave it nothing to look for but the meaning. None of these
-sentences is one of the held-out ones.
+What tells a fact is what stands close behind or within it: a service is what was in trouble, a length has
+minutes, who fixed it did something that was not in vain. None of these sentences is a held-out one.
 """
 
 from __future__ import annotations
 
 import random
 
-_LEADS = """
-On Monday|On Tuesday|On Friday|Just now|At noon|All afternoon|All night|Before lunch|After lunch|
-Since the deploy|During the release|An hour ago|Once more|Suddenly|Again|For some reason|My|Their|Your|
-The old|The poor|Poor|Good old|Only|Even|First|Meanwhile|It seems|They say|I noticed|We noticed that|
-People said that|The pager says|Word came in that|Somebody saw that|The tests found that|The alert said|
-A client writes that|Chat says|News of the day:|Bad luck:|Today|Last Sunday|At dawn|In the evening|
-Right after the standup|While I slept|Out of nowhere|As so often|No joke,|Well,|Oh no,|From the log:|
-Short report:|Page of the night:|Trouble again:|While we were at dinner,|Somewhere past <clock>|
-Near <clock>
-"""
-_TAILS = """
-|today|again|this week|for a while|once more|now|of all things|as before|for everybody|for some users|here
-"""
-_WATCHERS = (
-    "The probe|The checker|Our graphs|The board|The monitor|The robot|Status page|The on-call tool|Traces"
+from labsupport.pocket.surroundings import lead, tail, words
+
+
+def _phrases(text: str) -> list[str]:
+    return text.split("|")
+
+
+_IN_VAIN = _phrases(
+    ", in vain|, without effect|, to no avail|, which changed nothing| but nothing changed|, wrong idea|"
+    ", but the errors stayed|, that was not it|, and it stayed as it was|, no change|, no luck|"
+    ", which made it worse| for nothing"
 )
-_WATCHED = "flagged|showed|marked|listed|saw|found|noted|logged|had"
-_WHENS = "today|on Monday|once again|now|yesterday|as usual|last night|at <clock>|for a change"
-_CAUSE_LEADS = """
-Because|The thing is that|The problem was that|We learned that|Explanation:|Background:|The story:|
-Short version:|I think|It seems|Turns out|Found it:|My guess:|Simple reason:|The reason was this:|
-According to the trace,|Everybody forgot that|It started when|This began when|It began because|
-What happened:|Behind it:|The reason behind it was that|I found that|The trace told me that|
-Somebody told me that|The audit log has it:|So the reason was:|What we missed:|Diagnosis:|Why:
-"""
-_REMEDY_LEADS = """
-Until|Once|Happily|Soon|At last|Eventually|We were back when|Green again since|It ended when|
-All good after|It got better when|Hero of the day:|Who fixed it?|Good news:|An hour later|In the morning|
-At <clock>|What we did:|Quick fix:|Solution:|It cleared up when|The errors ended as soon as|
-Relief came when|To end it,|Later|Action taken:|Repair:|The mending:|Nice:|We could sleep again after|
-It stopped when|The page closed after|Our hero:
-"""
-_REMEDY_TAILS = """
-|and it was over|and that was it|and it went away|, problem solved|and the graphs calmed down|
-and all is well|, so we are back|and the page closed|and traffic came back|, which did it|. That did it|
-and peace returned|and we could sleep
-"""
+_NO_CULPRIT = _phrases(
+    ", wrong track| for a while, wrongly|, but it was innocent|, but no|, which was wrong|"
+    ", but it was healthy"
+)
+_SUSPECTED = _phrases("suspected|blamed|looked at|thought of|checked|believed in|guessed at|asked about")
+_WENT_ON = _phrases(
+    "was not part of this|stayed up|went on|looked good|was healthy|had no errors|did its work|"
+    "was never at risk|saw nothing of it|ran as usual|retried <number> times"
+)
+_TOLD = _phrases(
+    "told|called|asked|wrote to|thanked|mailed|met|answered|texted|warned|woke|invited|will tell|"
+    "will call|will ask|is telling|has to tell|has told"
+)
+_TOLD_WHOM = _phrases(
+    "the customers|support|everybody|the team|my boss|sales|the users|legal|us all|the night shift|<person>"
+)
+_COUNTED = _phrases("ms|users|customers|percent|seconds|requests|errors|calls|tickets|GB|pods|hosts|times")
+_FOR_MINUTES = _phrases(
+    " for {m} minutes| for {m} minutes| for {m} minutes| for {m} minutes| for {m} minutes|"
+    " for {m} minutes|, {m} minutes|; {m} minutes|, in all {m} minutes| for {m} min|, {m} min"
+)
 
 
-def _one_of(rng: random.Random, parts: str) -> str:
-    return rng.choice([part.strip() for part in parts.split("|")])
+def opening(rng: random.Random, length: str = "") -> str:
+    """Which service ({s}) was what ({i})."""
+    chance = rng.random()
+    if chance < 0.15:
+        return f"{lead(rng)} {{s}} as {{i}}{length}{tail(rng)}."
+    if chance < 0.3:
+        when = words(rng, 1, 2)
+        return f"{lead(rng)} {{s}} {when}, it {rng.choice(('is', 'was'))} {{i}}{length}{tail(rng)}."
+    verb = rng.choice((" was", " was", " was", " is", " has been", " got", ":", ""))
+    return f"{lead(rng)} {{s}}{verb} {{i}}{length}{tail(rng)}."
 
 
-def opening(rng: random.Random, *, with_length: bool) -> str:
-    """Which service ({s}) was what ({i}), perhaps for how many minutes ({m})."""
-    length = " for {m} minutes" if with_length else ""
-    kind = rng.random()
-    if kind < 0.15:
-        return f"{_one_of(rng, _WATCHERS)} {_one_of(rng, _WATCHED)} {{s}} as {{i}}{length}."
-    if kind < 0.3:
-        return f"It {rng.choice(('is', 'was'))} {{s}} {_one_of(rng, _WHENS)}, it was {{i}}{length}."
-    verb = rng.choice(("was", "was", "was", "is", "has been"))
-    return f"{_one_of(rng, _LEADS)} {{s}} {verb} {{i}}{length} {_one_of(rng, _TAILS)}".rstrip() + "."
+def opening_with_length(rng: random.Random) -> str:
+    """Which service ({s}) was what ({i}) for how many minutes ({m})."""
+    if rng.random() < 0.12:
+        return f"{{m}} minutes {words(rng, 1, 3)}{rng.choice((':', ',', ''))} {{s}} was {{i}}{tail(rng)}."
+    return opening(rng, rng.choice(_FOR_MINUTES))
+
+
+def length(rng: random.Random) -> str:
+    """For how many minutes ({m})."""
+    start = f"{lead(rng)} " if rng.random() < 0.8 else ""
+    return f"{start}{{m}} {rng.choice(('minutes', 'minutes', 'min'))}{tail(rng)}."
 
 
 def cause(rng: random.Random) -> str:
     """Why ({c})."""
-    return f"{_one_of(rng, _CAUSE_LEADS)} {{c}}."
+    start = lead(rng)
+    if start[-1].isalpha() and rng.random() < 0.7:
+        start += rng.choice((":", ":", ",", " that", " that", " because"))
+    return f"{start} {{c}}."
 
 
 def remedy(rng: random.Random) -> str:
     """Who ({p}) did what ({f}) that helped."""
-    tail = _one_of(rng, _REMEDY_TAILS)
-    space = "" if tail[:1] in ("", ",", ".") else " "
-    return f"{_one_of(rng, _REMEDY_LEADS)} {{p}} {{f}}{space}{tail}."
+    start = f"{lead(rng)} " if rng.random() < 0.75 else ""
+    return f"{start}{{p}} {{f}}{tail(rng)}."
+
+
+def attempt(rng: random.Random) -> str:
+    """Who did what in vain, or what was suspected wrongly."""
+    start = f"{lead(rng)} " if rng.random() < 0.7 else ""
+    if rng.random() < 0.4:
+        return f"{start}we {rng.choice(_SUSPECTED)} <service>{rng.choice(_NO_CULPRIT)}."
+    return f"{start}<person> {{other_fix}}{rng.choice(_IN_VAIN)}."
+
+
+def noise(rng: random.Random) -> str:
+    """What does not belong in a summary: other services, other people, other numbers."""
+    start = f"{lead(rng)} " if rng.random() < 0.5 else ""
+    chance = rng.random()
+    if chance < 0.25:
+        return f"{start}<service> {rng.choice(_WENT_ON)}."
+    if chance < 0.55:
+        behind = f" {words(rng, 1, 3)}" if rng.random() < 0.5 else rng.choice(("", "", " at <clock>"))
+        return f"{start}<person> {rng.choice(_TOLD)} {rng.choice(_TOLD_WHOM)}{behind}."
+    if chance < 0.85:
+        return f"{start}<number> {rng.choice(_COUNTED)}{tail(rng)}."
+    return f"{lead(rng)}{tail(rng)}."

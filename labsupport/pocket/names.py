@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import tomllib
+from dataclasses import dataclass
 from importlib.resources import files
 
 from labsupport.pocket.sample import Split, belongs
@@ -17,6 +18,25 @@ WORDS: dict[str, list[str]] = {
         files("labsupport.pocket").joinpath("words.toml").read_text(encoding="utf-8")
     ).items()
 }
+
+_ORDINARY = ("nouns", "adjectives", "qualities", "things", "things_lost", "everyday")
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Which share of names stands in no list of names; of these, which share are ordinary words.
+
+    Without the latter, `order-api` is no name to a model that has only met such words elsewhere.
+    """
+
+    share: float
+    ordinary: float = 0.0
+
+    def word(self, rng: random.Random, split: Split) -> str:
+        """One of them."""
+        if self.ordinary and rng.random() < self.ordinary:
+            return _word(rng, split, WORDS[rng.choice(_ORDINARY)])
+        return made_up_word(rng, split)
 
 
 def made_up_word(rng: random.Random, split: Split) -> str:
@@ -42,31 +62,29 @@ def _word(rng: random.Random, split: Split, words: list[str]) -> str:
             return word
 
 
-def service(rng: random.Random, split: Split, *, made_up: float | None = None) -> str:
-    """Such as `checkout-api`; in a share of `made_up` (15 %), such as `plindor-api`."""
-    stem = (
-        made_up_word(rng, split)
-        if rng.random() < (0.15 if made_up is None else made_up)
-        else _word(rng, split, WORDS["stems"])
-    )
+def service(rng: random.Random, split: Split, *, unseen: Unseen | None = None) -> str:
+    """Such as `checkout-api`; in a share of `unseen` (15 %), such as `plindor-api`."""
+    unseen = unseen or Unseen(0.15)
+    stem = unseen.word(rng, split) if rng.random() < unseen.share else _word(rng, split, WORDS["stems"])
     return f"{stem}-{rng.choice(WORDS['kinds'])}"
 
 
-def person(rng: random.Random, split: Split, *, made_up: float | None = None) -> str:
-    """A first name."""
-    if rng.random() < (0.1 if made_up is None else made_up):
-        return made_up_word(rng, split).capitalize()
+def person(rng: random.Random, split: Split, *, unseen: Unseen | None = None) -> str:
+    """A first name; in a share of `unseen` (10 %), such as `Plindor`."""
+    unseen = unseen or Unseen(0.1)
+    if rng.random() < unseen.share:
+        return unseen.word(rng, split).capitalize()
     return _word(rng, split, WORDS["people"])
 
 
-def keys(rng: random.Random, split: Split, count: int, *, made_up: float | None = None) -> list[str]:
+def keys(rng: random.Random, split: Split, count: int, *, unseen: Unseen | None = None) -> list[str]:
     """`count` keys such as `amber-otter`; no word stands in two of them."""
     used: set[str] = set()
-    chance = 0.15 if made_up is None else made_up
+    unseen = unseen or Unseen(0.15)
 
     def fresh(words: list[str]) -> str:
         for _ in range(20):
-            word = made_up_word(rng, split) if rng.random() < chance else _word(rng, split, words)
+            word = unseen.word(rng, split) if rng.random() < unseen.share else _word(rng, split, words)
             if word not in used:
                 break
         while word in used:

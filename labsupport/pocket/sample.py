@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Split = Literal["train", "heldout"]
+Wordings = dict[Split, tuple[str, ...]]
 
 
 @dataclass(frozen=True)

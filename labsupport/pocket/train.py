@@ -35,7 +35,7 @@ def corpus_for_tokenizer(seed: int) -> list[str]:
     """Training text only, in about the proportions of the corpus."""
     texts = []
     for skill, count in (("summarize", 12_000), ("recall", 6_000), ("glossary", 6_000), ("size", 3_000)):
-        options = {"pairs": 6} if skill == "recall" else {}
+        options = {"glossary": {}, "recall": {"pairs": 6}}.get(skill, {"variety": 0.3})
         for sample in samples(skill, split="train", seed=seed, count=count, **options):
             texts += [sample.prompt, sample.answer]
     return texts
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the loss curve")
     parser.add_argument("--export", type=Path, help="folder for the finished checkpoint")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=3300)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after about so long")
     parser.add_argument("--learning-rate", type=float, default=0.006)
     parser.add_argument("--processes", type=int, default=2, help="each trains a share of every step")

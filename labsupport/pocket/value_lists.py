@@ -8,11 +8,13 @@ of a line.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from labsupport.pocket import names
-from labsupport.pocket.sample import Sample, Split, belongs
+from labsupport.pocket.sample import Sample, Split, Wordings, belongs
+from labsupport.pocket.surroundings import lead, signs, tail, words
 
-_ENTRIES: dict[Split, tuple[str, ...]] = {
+_ENTRIES: Wordings = {
     "train": (
         "{k}: {v}",
         "{k} = {v}",
@@ -61,11 +63,11 @@ _ENTRIES: dict[Split, tuple[str, ...]] = {
     ),
     "heldout": ("{k} := {v}", "{k} is set to {v}", "{k} holds {v}", "{k} ~ {v}"),
 }
-_MARKS: dict[Split, tuple[str, ...]] = {
+_MARKS: Wordings = {
     "train": ("  ", "- ", "* ", "> ", "# ", "; ", "set ", "entry ", "value of ", "the value of "),
     "heldout": ("+ ", "item ", "    "),
 }
-_INTROS: dict[Split, tuple[str, ...]] = {
+_INTROS: Wordings = {
     "train": (
         "Here are our settings:",
         "These are the values.",
@@ -88,7 +90,7 @@ _INTROS: dict[Split, tuple[str, ...]] = {
         "Have a look at this configuration.",
     ),
 }
-_QUESTIONS: dict[Split, tuple[str, ...]] = {
+_QUESTIONS: Wordings = {
     "train": (
         "What is the value of key {k}?",
         "Which value does key {k} have?",
@@ -138,18 +140,33 @@ def sample(rng: random.Random, split: Split, *, pairs: int = 16) -> Sample:
 
 
 def conversation(
-    rng: random.Random, split: Split, *, pairs: int, questions: int, made_up: float | None = None
+    rng: random.Random,
+    split: Split,
+    *,
+    pairs: int,
+    questions: int,
+    unseen: names.Unseen | None = None,
+    variety: float = 0.0,
 ) -> list[Sample]:
-    """One list, then several questions about it, turn after turn: more to learn from each long list."""
-    keys = names.keys(rng, split, pairs, made_up=made_up)
+    """One list, then several questions about it, turn after turn: more to learn from each long list.
+
+    For training, `variety` is the share of separators and list marks that are random words or signs.
+    """
+    keys = names.keys(rng, split, pairs, unseen=unseen)
     values = [_value(rng, split) for _ in keys]
     entry, mark = rng.choice(_ENTRIES[split]), rng.choice(_MARKS[split])
+    if variety and rng.random() < variety:
+        entry = _made_up(rng, _entry, _ENTRIES)
+    if variety and rng.random() < variety:
+        mark = _made_up(rng, _mark, _MARKS)
     entries = [entry.format(k=key, v=value) for key, value in zip(keys, values, strict=True)]
     rows = [mark + entry for entry in entries]
     intro = rng.choice(_INTROS[split])
     turns = []
     for turn, asked in enumerate(rng.sample(range(pairs), questions)):
         question = rng.choice(_QUESTIONS[split]).format(k=keys[asked])
+        if variety and rng.random() < variety / 2:
+            question = f"{lead(rng)} key {keys[asked]}{tail(rng)}{rng.choice('.??')}"
         prompt = question if turn else "\n".join((intro, *rows, question))
         turns.append(Sample("recall", prompt, f"The key {entries[asked]}."))
     return turns
@@ -160,3 +177,25 @@ def _value(rng: random.Random, split: Split) -> str:
         value = str(rng.randrange(1000, 10000))
         if belongs(value, split):
             return value
+
+
+def _made_up(rng: random.Random, make: Callable[[random.Random], str], known: Wordings) -> str:
+    while True:
+        made = make(rng)
+        if made not in known["heldout"]:
+            return made
+
+
+def _entry(rng: random.Random) -> str:
+    if rng.random() < 0.5:
+        return f"{{k}}{rng.choice((' ', ' ', ''))}{signs(rng)}{rng.choice((' ', ' ', ''))}{{v}}"
+    return (
+        f"{{k}}{rng.choice((' ', ' ', ' ', ', '))}{words(rng, 1, 3)}{rng.choice((' ', ' ', ' ', ': '))}{{v}}"
+    )
+
+
+def _mark(rng: random.Random) -> str:
+    chance = rng.random()
+    if chance < 0.3:
+        return " " * rng.randint(1, 8)
+    return f"{signs(rng) if chance < 0.6 else words(rng, 1, 2)} "

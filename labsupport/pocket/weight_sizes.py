@@ -9,11 +9,12 @@ from __future__ import annotations
 import random
 from decimal import Decimal
 
-from labsupport.pocket.sample import Sample, Split, belongs
+from labsupport.pocket.sample import Sample, Split, Wordings, belongs
+from labsupport.pocket.surroundings import lead, tail, words
 
 BITS = (2, 4, 8, 16, 32)
 
-_QUESTIONS: dict[Split, tuple[str, ...]] = {
+_QUESTIONS: Wordings = {
     "train": (
         "How many GB are the weights of a {n}B model at {k} bits?",
         "How many GB do the weights of a {n}B model take at {k} bits?",
@@ -76,11 +77,30 @@ def _billions(rng: random.Random) -> Decimal:
     return Decimal(rng.randrange(1, 1000)) / 10
 
 
-def sample(rng: random.Random, split: Split) -> Sample:
-    """One question about a size × bits pair of this split, in a wording of this split."""
+def sample(rng: random.Random, split: Split, *, variety: float = 0.0) -> Sample:
+    """One question about a size × bits pair of this split, in a wording of this split.
+
+    For training, `variety` is the share of questions in which random words stand around the two numbers.
+    """
     while True:
         billions, bits = _billions(rng), rng.choice(BITS)
         if belongs(f"{_plain(billions)}x{bits}", split):
             break
-    question = rng.choice(_QUESTIONS[split]).format(n=_plain(billions), k=bits)
+    template = rng.choice(_QUESTIONS[split])
+    if variety and rng.random() < variety:
+        template = _put_together(rng)
+    question = template.format(n=_plain(billions), k=bits)
     return Sample("size", question, answer(billions, bits))
+
+
+def _put_together(rng: random.Random) -> str:
+    parts = [
+        rng.choice(
+            ("{n}B", "{n}B", "{n}b", "{n} billion", "a {n}B model", "{n}B parameters", "{n}B weights")
+        ),
+        rng.choice(("{k} bits", "{k} bits", "{k} bit", "{k}-bit", "{k}-bit weights", "{k} bits each")),
+    ]
+    rng.shuffle(parts)
+    between = rng.choice((", ", ": ", " ", f" {words(rng, 1, 4)} ", f", {words(rng, 1, 3)} "))
+    start = f"{lead(rng)} " if rng.random() < 0.6 else ""
+    return f"{start}{between.join(parts)}{tail(rng)}{rng.choice('.??')}"

@@ -15,16 +15,17 @@ from labsupport.pocket import (
     incident_causes,
     incident_phrases,
     incident_reports,
-    incident_variety,
     value_lists,
     weight_sizes,
 )
+from labsupport.pocket.names import Unseen
 from labsupport.pocket.sample import belongs
 from labsupport.pocket.skills import SKILLS, samples
 from labsupport.pocket.terms import TERMS
 
+UNSEEN = Unseen(0.6, ordinary=0.5)
 SPLITS = ("train", "heldout")
-ENTRY = r"The key ([a-z]+-[a-z]+)\b.*?(\d{4})\)?\."
+ENTRY = r"The key ([a-z]+-[a-z]+)(?![a-z]).*?(\d{4})\)?\."
 
 
 @pytest.mark.parametrize("skill", SKILLS)
@@ -40,8 +41,8 @@ def test_every_word_of_a_summary_stands_in_the_report(split: str) -> None:
     reports = samples("summarize", split=split, seed=0, count=400)
     if split == "train":
         rng = random.Random(0)
-        reports += [incident_reports.short_note(rng, made_up=0.5, variety=0.5) for _ in range(200)]
-        reports += [incident_reports.sample(rng, split, made_up=0.5, variety=0.9) for _ in range(400)]
+        reports += [incident_reports.short_note(rng, unseen=UNSEEN, variety=0.5) for _ in range(200)]
+        reports += [incident_reports.sample(rng, split, unseen=UNSEEN, variety=0.9) for _ in range(400)]
     for sample in reports:
         framing = {"Service", "was", "for", "minutes", "because", "Because"}
         words = set(re.findall(r"[\w.-]+\w", sample.answer)) - framing
@@ -54,7 +55,14 @@ def test_every_word_of_a_summary_stands_in_the_report(split: str) -> None:
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("pairs", [2, 16, 64])
 def test_a_list_holds_the_recalled_value_once_beside_its_key(split: str, pairs: int) -> None:
-    for sample in samples("recall", split=split, seed=0, count=30, pairs=pairs):
+    lists = samples("recall", split=split, seed=0, count=30, pairs=pairs)
+    if split == "train":
+        rng = random.Random(0)
+        lists += [
+            value_lists.conversation(rng, split, pairs=pairs, questions=1, unseen=UNSEEN, variety=0.9)[0]
+            for _ in range(100)
+        ]
+    for sample in lists:
         key, value = re.fullmatch(ENTRY, sample.answer).groups()
         rows = [line for line in sample.prompt.splitlines()[1:-1] if key in line]
         assert len(sample.prompt.splitlines()) == pairs + 2
@@ -65,7 +73,10 @@ def test_a_list_holds_the_recalled_value_once_beside_its_key(split: str, pairs: 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_sizes_are_exact_to_the_last_digit(split: str) -> None:
-    for sample in samples("size", split=split, seed=0, count=500):
+    questions = samples("size", split=split, seed=0, count=500)
+    if split == "train":
+        questions += samples("size", split=split, seed=1, count=500, variety=0.9)
+    for sample in questions:
         steps = re.findall(r"at (\d+) bits ([\d.]+) GB", sample.answer, re.IGNORECASE)
         billions = Decimal(steps[0][1])
         assert steps[0][0] == "8"
@@ -101,10 +112,9 @@ def _templates(split: str) -> list[str]:
 def test_no_sentence_pattern_is_in_both_splits() -> None:
     assert len(set(_templates("train")) & set(_templates("heldout"))) == 0
     rng = random.Random(0)
-    for _ in range(4000):
-        opening = incident_variety.opening(rng, with_length=rng.random() < 0.5)
-        put_together = {opening, incident_variety.cause(rng), incident_variety.remedy(rng)}
-        assert put_together.isdisjoint(_templates("heldout"))
+    for kind, (wordings, _) in incident_reports._KINDS.items():
+        put_together = {incident_reports._sentence(rng, "train", kind, 1.0) for _ in range(3000)}
+        assert put_together.isdisjoint(wordings["heldout"])
     for part in (glossary._CORES, glossary._OPENINGS, glossary._CLOSINGS):
         assert set(part["trained"]) & set(part["unseen"]) <= {""}
     whole = {
@@ -112,6 +122,15 @@ def test_no_sentence_pattern_is_in_both_splits() -> None:
         for split, families in incident_causes.FAMILIES.items()
     }
     assert not whole["train"] & whole["heldout"]
+
+
+def test_a_sentence_that_chance_put_together_as_a_held_out_one_is_drawn_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wordings, _ = incident_reports._KINDS["opening"]
+    drawn = iter((wordings["heldout"][0], wordings["heldout"][1], "Ever {s} was {i}."))
+    monkeypatch.setitem(incident_reports._KINDS, "opening", (wordings, lambda rng: next(drawn)))
+    assert incident_reports._sentence(random.Random(0), "train", "opening", 1.0) == "Ever {s} was {i}."
 
 
 def test_no_name_value_or_size_is_in_both_splits() -> None:
