@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "llama", "bnb"),
         default="auto",
         help="llama runs GGUF files on llama.cpp, bnb runs checkpoints on transformers and bitsandbytes; "
-        "auto takes the best this machine has: llama, or bnb where there is an NVIDIA GPU that only torch can use",
+        "auto takes the best this machine has: bnb where an NVIDIA GPU is for torch alone to use, else llama",
     )
     parser.add_argument("--host", default="127.0.0.1", help="other than loopback only with --api-key-file")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port (default: 8000)")

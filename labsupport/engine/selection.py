@@ -115,7 +115,9 @@ def bnb_selection(wanted: EngineName, quantization: str, *, has_cuda: bool, n_gp
     """The device for a checkpoint. has_cuda: torch can run on an NVIDIA GPU here."""
     quantization = quantization or DEFAULT_QUANTIZATION["bnb"]
     asked = "bnb was asked for" if wanted == "bnb" else "auto"
-    what = f"bitsandbytes {quantization}" if quantization in ("nf4", "int8") else f"transformers {quantization}"
+    what = (
+        f"bitsandbytes {quantization}" if quantization in ("nf4", "int8") else f"transformers {quantization}"
+    )
     if has_cuda and n_gpu_layers != 0:
         why = "" if wanted == "bnb" else ", because llama.cpp cannot use it here or does not serve this"
         return Selection("bnb", "cuda", f"{asked}: {what} on the NVIDIA GPU{why}", quantization)

@@ -178,7 +178,9 @@ def main() -> None:
     try:
         runner, ready = _load(config)
     except LabsupportError as error:
-        socket.send(msgspec.msgpack.encode(Failed(problem=error.problem, remedy=error.remedy)))
+        socket.send(
+            msgspec.msgpack.encode(Failed(problem=error.problem, remedy=error.remedy, allowed=error.allowed))
+        )
         socket.close()
         sys.exit(1)
     socket.send(msgspec.msgpack.encode(ready))

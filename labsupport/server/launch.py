@@ -75,7 +75,10 @@ class Server:
         self._progress = progress
         self._api_key: str | None = options.pop("api_key", None)
         self._wanted = (model, quant)
-        self._engine = {"engine": options.get("engine", "auto"), "n_gpu_layers": options.get("gpu_layers", -1)}
+        self._engine = {
+            "engine": options.get("engine", "auto"),
+            "n_gpu_layers": options.get("gpu_layers", -1),
+        }
         self._arguments = ["--model", model, "--quant", quant, "--port", "0", *_as_arguments(options)]
         self._folder = tempfile.TemporaryDirectory(prefix="labsupport-server-")
         self._log = Path(self._folder.name) / "log"
@@ -158,7 +161,9 @@ class Server:
         self._folder.cleanup()
 
     def _start(self) -> None:
-        prepare(*self._wanted, **self._engine)  # what must be pulled or converted is, with its progress shown here
+        prepare(
+            *self._wanted, **self._engine
+        )  # what must be pulled or converted is, with its progress shown here
         arguments = [*self._arguments, "--stop-with-stdin"]
         if self._api_key:
             key_file = Path(self._folder.name) / "keys"

@@ -75,9 +75,7 @@ def run(settings: Settings) -> int:
             f"--debug with --host {settings.host} would show the engine to other computers",
             remedy="leave out --debug, or listen on 127.0.0.1",
         )
-    files = prepare(
-        settings.model, settings.quant, engine=settings.engine, n_gpu_layers=settings.gpu_layers
-    )
+    files = prepare(settings.model, settings.quant, engine=settings.engine, n_gpu_layers=settings.gpu_layers)
     tokenizer = Tokenizer(files.vocabulary)
     source = tokenizer.metadata("tokenizer.chat_template")
     config = EngineConfig(

@@ -1,9 +1,9 @@
 """Decode steps as CUDA graphs: recorded once per size, replayed with new tokens in the same buffers.
 
-A decode step of a small batch is hundreds of kernels of a few microseconds each, which Python cannot launch as
-fast as the GPU runs them. A graph is launched as one. Its shapes and addresses are fixed, so a batch is padded
-to the next of a few sizes, and so is the length that its attention reads; tokens and positions are copied into
-buffers that never move.
+A decode step of a small batch is a long row of short kernels, which Python may not launch as fast as the GPU
+runs them. A graph is launched as one. Its shapes and addresses are fixed, so a batch is padded to the next of
+a few sizes, and so is the length that its attention reads; tokens and positions are copied into buffers that
+never move.
 
 Right means: the same logits as the step without a graph, and no trace of the padding: its rows write to the
 cache's scratch column and nowhere else, while recording too, so a graph can be recorded while sequences run.
@@ -41,7 +41,7 @@ class DecodeGraphs:
         self._tokens = torch.zeros(largest_batch, dtype=torch.int64, device=device)
         self._positions = torch.full_like(self._tokens, cache.scratch)
         self._rows = torch.arange(largest_batch, device=device)
-        self._pool: Any = torch.cuda.graph_pool_handle()
+        self._pool: Any = None  # the first graph's memory, which the others use too: one runs at a time
         self._recorded: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
 
     @property
@@ -75,28 +75,28 @@ class DecodeGraphs:
     def _graph(self, batch: int, length: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         recorded = self._recorded.get((batch, length))
         if recorded is None:
+            self._positions.fill_(self._cache.scratch)  # what runs while recording touches no sequence
             recorded = self._recorded[batch, length] = self._record(batch, length)
         return recorded
 
     def _record(self, batch: int, length: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-        self._positions.fill_(self._cache.scratch)  # nothing that runs here touches a sequence
-
-        def run() -> torch.Tensor:
-            layout = decode_layout(
-                self._cache, self._rows[:batch], self._positions[:batch], longest=length, dtype=self._dtype
-            )
-            return self._forward(self._tokens[:batch], layout)
-
         stream: Any = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP_RUNS):  # libraries choose their kernels and take their workspaces now
-                run()
+                self._run(batch, length)
         torch.cuda.current_stream().wait_stream(stream)
         graph: Any = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            logits = run()
+            logits = self._run(batch, length)
+        self._pool = graph.pool()
         return graph, logits
+
+    def _run(self, batch: int, length: int) -> torch.Tensor:
+        """The step that is recorded: everything it reads lies in buffers that stay where they are."""
+        rows, positions = self._rows[:batch], self._positions[:batch]
+        layout = decode_layout(self._cache, rows, positions, longest=length, dtype=self._dtype)
+        return self._forward(self._tokens[:batch], layout)
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:

@@ -61,8 +61,10 @@ def _drawn_from_filtered(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.T
         top_k = _column([how.params.top_k or vocabulary for how in draws], logits.device)
         weights = weights.where(ranks < top_k, 0.0)
         # What top-p is a share of: of the k likeliest, or, without top-k, of the whole vocabulary.
-        total = _weights(logits, peak, draws).sum(dim=-1, keepdim=True).where(
-            top_k >= vocabulary, weights.sum(dim=-1, keepdim=True)
+        total = (
+            _weights(logits, peak, draws)
+            .sum(dim=-1, keepdim=True)
+            .where(top_k >= vocabulary, weights.sum(dim=-1, keepdim=True))
         )
         before = weights.cumsum(dim=-1) - weights  # the mass of all that are likelier
         top_p = _column([how.params.top_p for how in draws], logits.device)
@@ -104,9 +106,7 @@ def _with_logprobs(logits: torch.Tensor, tokens: torch.Tensor, asked: Sequence[i
     own = logprobs.gather(-1, tokens[:, None])[:, 0]
     most = min(max(asked), logits.shape[-1])
     top_values, top_tokens = _likeliest(logprobs, most)
-    rows = zip(
-        tokens.tolist(), own.tolist(), top_tokens.tolist(), top_values.tolist(), asked, strict=True
-    )
+    rows = zip(tokens.tolist(), own.tolist(), top_tokens.tolist(), top_values.tolist(), asked, strict=True)
     return [
         Drawn(token, logprob, tuple(zip(likeliest[:count], values[:count], strict=True)))
         for token, logprob, likeliest, values, count in rows

@@ -18,8 +18,9 @@ from labsupport.errors import LabsupportError
 from labsupport.models.gguf_layout import ARCHITECTURES
 
 _ROPE_TYPES_OF_EACH_POSITION = ("default", "linear", "llama3", "yarn")
-"""Rotary embeddings whose angle hangs on the token's position alone. With `dynamic` or `longrope` it hangs on the
-longest sequence of the batch too, so a sequence's text would depend on its company."""
+"""Rotary embeddings whose angle hangs on the token's position alone. With `dynamic` or `longrope` it hangs on
+the longest sequence of the batch too, so a sequence's text would depend on its company."""
+_VERIFY = "`labsupport models verify NAME` checks a model's files and says how to get them again."
 
 
 class ModelRefused(LabsupportError):
@@ -62,19 +63,19 @@ def load(checkpoint: Path, quantization: str, device: torch.device) -> Any:
     except torch.cuda.OutOfMemoryError as error:
         raise ModelRefused(
             f"{checkpoint} in {quantization} does not fit into the GPU's memory: {error}",
-            remedy="Ask for fewer bits (--quant nf4), or stop what else uses this GPU (`nvidia-smi` lists it).",
+            remedy="Ask for fewer bits (--quant nf4), or stop what else uses this GPU: see `nvidia-smi`.",
         ) from error
     except Exception as error:  # transformers raises whatever it meets
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelRefused(
             f"transformers cannot load {checkpoint}: {reason}",
-            remedy="`labsupport models verify NAME` checks a model's files and says how to get them again.",
+            remedy=_VERIFY,
         ) from error
     for name in ("missing_keys", "mismatched_keys"):
-        if report[name]:
+        if lacking := sorted(report[name]):
             raise ModelRefused(
-                f"{checkpoint} lacks {len(report[name])} of the model's tensors, {sorted(report[name])[0]} first",
-                remedy="`labsupport models verify NAME` checks a model's files and says how to get them again.",
+                f"{checkpoint} lacks {len(lacking)} of the model's tensors, {lacking[0]} first",
+                remedy=_VERIFY,
             )
     return model.eval()
 
@@ -126,7 +127,8 @@ def _refuse_unknown_attention(checkpoint: Path, config: Any) -> None:
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds - {"full_attention"} or (not kinds and getattr(config, "sliding_window", None)):
         raise ModelRefused(
-            f"{checkpoint} has layers that attend to a sliding window", allowed="full attention in every layer"
+            f"{checkpoint} has layers that attend to a sliding window",
+            allowed="full attention in every layer",
         )
     rope = config.rope_parameters["rope_type"]
     if rope not in _ROPE_TYPES_OF_EACH_POSITION:

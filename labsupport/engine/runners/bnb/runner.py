@@ -19,7 +19,7 @@ import torch
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.plan import Copy, Draw, Drawn, Free, Plan, Row, RunnerLimits, Share
-from labsupport.engine.runners.bnb.attention import StepLayout, decode_layout, mixed_layout
+from labsupport.engine.runners.bnb.attention import StepLayout, mixed_layout
 from labsupport.engine.runners.bnb.device_sampling import draw_rows
 from labsupport.engine.runners.bnb.loading import ModelRefused, load, stored_bytes
 from labsupport.engine.runners.bnb.slot_cache import SlotCache
@@ -124,7 +124,7 @@ class BnbRunner:
         )
 
     def _default_context(self, trained: int, slots: int, shape: Any) -> int:
-        """What the model was trained for, at most 4,096, and no more than fits into a GPU beside the weights."""
+        """What the model was trained for, at most 4,096, and no more than a GPU has room for."""
         wanted = min(trained, _LARGEST_DEFAULT_CONTEXT)
         if self._device.type == "cpu":
             return wanted
@@ -222,7 +222,7 @@ class BnbRunner:
             end += len(row.tokens)
             ends[row.slot] = end - 1
         wanted = [ends[row.slot] for row in rows if row.draw]
-        if self._graphs is not None and not chunks and len(single) <= self._graphs.largest_batch:
+        if self._graphs is not None and not chunks:
             logits: torch.Tensor = self._graphs.logits(tokens, positions)
             return logits[wanted]
         layout = mixed_layout(

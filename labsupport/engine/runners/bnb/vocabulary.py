@@ -22,7 +22,9 @@ class Vocabulary:
         tokenizer = read_json(file)
         model = tokenizer.get("model", {})
         if model.get("type") != "BPE" or not model.get("vocab"):
-            raise ModelFileError(file, "it is missing or holds no BPE tokenizer, the kind that can be served.")
+            raise ModelFileError(
+                file, "it is missing or holds no BPE tokenizer, the kind that can be served."
+            )
         self._pieces = [b""] * size  # ids without a token stay empty
         bytes_of = _bytes_by_symbol()
         added = {entry["id"]: entry for entry in tokenizer.get("added_tokens", [])}
@@ -36,8 +38,7 @@ class Vocabulary:
             raise ModelFileError(file, f"{error} is no symbol of byte-level BPE.") from None
         except IndexError:
             raise ModelFileError(file, f"it has tokens beyond the {size} of the model.") from None
-        ids = {text: token for text, token in model["vocab"].items()}
-        ids |= {entry["content"]: token for token, entry in added.items()}
+        ids = model["vocab"] | {entry["content"]: token for token, entry in added.items()}
         self.end_tokens = _end_tokens(checkpoint, ids)
 
     def piece(self, token: int) -> bytes:
@@ -60,7 +61,11 @@ def _end_tokens(checkpoint: Path, ids: dict[str, int]) -> frozenset[int]:
 
 def _bytes_by_symbol() -> dict[str, int]:
     """The byte that each printable character of a byte-level vocabulary stands for, as GPT-2 chose them."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     hidden = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {
         chr(256 + place): byte for place, byte in enumerate(hidden)
