@@ -18,7 +18,7 @@ import torch
 
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import SamplingParams
-from labsupport.engine.plan import Copy, Draw, Drawn, Free, Plan, Row, RunnerLimits, Share
+from labsupport.engine.plan import CellsExhausted, Copy, Draw, Drawn, Free, Plan, Row, RunnerLimits, Share
 from labsupport.engine.runners.bnb.attention import StepLayout, mixed_layout
 from labsupport.engine.runners.bnb.device_sampling import draw_rows
 from labsupport.engine.runners.bnb.loading import ModelRefused, load, stored_bytes
@@ -78,17 +78,24 @@ class BnbRunner:
 
     @torch.inference_mode()
     def step(self, plan: Plan) -> list[Drawn]:
-        """Execute a plan. Raises ValueError for an impossible one, before it touches the device."""
+        """Execute a plan. Raises ValueError for an impossible one, and CellsExhausted where a GPU lacks room.
+
+        The cells have room for every plan; what can lack is room for a step's own intermediate results.
+        """
         for operation in plan.operations:
             self._operate(operation)
         if not plan.rows:
             return []
         self._refuse_impossible(plan.rows)
         draws = [row.draw for row in plan.rows if row.draw]
-        logits = self._logits(plan.rows)
+        try:
+            logits = self._logits(plan.rows)
+            drawn = draw_rows(logits.float(), draws) if draws else []
+        except torch.cuda.OutOfMemoryError:
+            raise CellsExhausted from None
         for row in plan.rows:
             self._cache.extend(row.slot, len(row.tokens))
-        return draw_rows(logits.float(), draws) if draws else []
+        return drawn
 
     def close(self) -> None:
         """Let go of the model and its cache. Safe to repeat."""
