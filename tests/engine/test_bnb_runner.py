@@ -249,6 +249,7 @@ def test_a_checkpoint_that_would_be_computed_wrongly_is_refused(llama, tmp_path)
         [
             ({"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"]}, "the architecture"),
             ({"model_type": "mistral", "sliding_window": 32}, "sliding window"),
+            ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 1}, "sliding window"),
             ({"rope_parameters": rope | {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
             ({"num_hidden_layers": 3}, "lacks 9 of the model's tensors"),
         ]

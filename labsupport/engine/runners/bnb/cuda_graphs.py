@@ -30,13 +30,16 @@ _WARM_UP_RUNS = 2
 
 
 class DecodeGraphs:
-    """Graphs of `forward` over the first rows of a cache, recorded when a size is first needed."""
+    """Graphs of `forward` over the first rows of a cache, recorded when a size is first needed.
+
+    largest_batch: most sequences that a step may have.
+    """
 
     def __init__(self, forward: Forward, cache: SlotCache, *, largest_batch: int, dtype: torch.dtype) -> None:
         device = cache.layer(0)[0].device
         self._forward = forward
         self._cache = cache
-        self._largest_batch = largest_batch
+        self.largest_batch = largest_batch
         self._dtype = dtype
         self._tokens = torch.zeros(largest_batch, dtype=torch.int64, device=device)
         self._positions = torch.full_like(self._tokens, cache.scratch)
@@ -54,7 +57,7 @@ class DecodeGraphs:
 
         The largest first: the smaller ones then find room in its memory.
         """
-        for batch in reversed(batch_sizes(self._largest_batch)):
+        for batch in reversed(batch_sizes(self.largest_batch)):
             self._graph(batch, length_size(1, self._cache.columns))
 
     def logits(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
@@ -63,7 +66,7 @@ class DecodeGraphs:
         Returns (tokens, vocabulary), which the next call overwrites.
         """
         count = len(tokens)
-        batch = next(size for size in batch_sizes(self._largest_batch) if size >= count)
+        batch = next(size for size in batch_sizes(self.largest_batch) if size >= count)
         graph, logits = self._graph(batch, length_size(max(positions) + 1, self._cache.columns))
         padding = [self._cache.scratch] * (batch - count)
         device = self._tokens.device

@@ -9,6 +9,7 @@ the scheduler plans, over a cache of slots. Where a GPU runs decode steps alone,
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -174,11 +175,16 @@ class BnbRunner:
         torch.cuda.reset_peak_memory_stats(self._device)
         self._warm_up([0] * min(self.limits.step_tokens, self.limits.context_tokens))
         if with_graphs:
-            with torch.inference_mode():
-                self._graphs = DecodeGraphs(
-                    self._forward, self._cache, largest_batch=largest_batch, dtype=self._dtype
+            graphs = DecodeGraphs(self._forward, self._cache, largest_batch=largest_batch, dtype=self._dtype)
+            try:
+                with torch.inference_mode():
+                    graphs.record_batches()
+                self._graphs = graphs
+            except RuntimeError as error:  # slower without, but no reason not to serve
+                print(
+                    f"decode steps run without CUDA graphs, which cannot be recorded: {error}",
+                    file=sys.stderr,
                 )
-                self._graphs.record_batches()
         self.compute_bytes = torch.cuda.max_memory_allocated(self._device) - before_bytes
 
     def _warm_up(self, tokens: list[int]) -> None:
@@ -229,7 +235,7 @@ class BnbRunner:
             end += len(row.tokens)
             ends[row.slot] = end - 1
         wanted = [ends[row.slot] for row in rows if row.draw]
-        if self._graphs is not None and not chunks:
+        if self._graphs is not None and not chunks and len(single) <= self._graphs.largest_batch:
             logits: torch.Tensor = self._graphs.logits(tokens, positions)
             return logits[wanted]
         layout = mixed_layout(
