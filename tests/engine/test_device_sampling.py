@@ -9,6 +9,7 @@ import torch
 from labsupport.engine import sampling
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.plan import Draw
+from labsupport.engine.runners.bnb import device_sampling
 from labsupport.engine.runners.bnb.device_sampling import draw_rows
 
 
@@ -77,3 +78,11 @@ def test_draws_follow_the_probabilities():
         drawn = draw_rows(logits, [how(seed, **kind) for seed in range(4000)])
         shares = np.bincount([each.token for each in drawn], minlength=4) / 4000
         assert shares == pytest.approx(logits[0].softmax(-1).numpy(), abs=0.03)
+
+
+def test_the_largest_random_number_there_is_still_draws_what_the_filter_kept(monkeypatch):
+    # Given a number so close to 1 that rounding leaves some rows' sums below it
+    monkeypatch.setattr(device_sampling, "uniform", lambda how: 1 - 2**-53)
+    logits = torch.from_numpy(np.random.default_rng(2).normal(0, 3, (500, 400)).astype(np.float32))
+    drawn = draw_rows(logits, [how(seed, top_k=5) for seed in range(500)])
+    assert [each.token for each in drawn] == logits.topk(5).indices[:, 4].tolist()
