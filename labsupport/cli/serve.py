@@ -16,9 +16,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("LABSUPPORT_MODEL", "pocket"),
         help="a name from `labsupport models list`, or a GGUF file (default: $LABSUPPORT_MODEL, or pocket)",
     )
-    parser.add_argument("--quant", default="q4_k_m", help="bf16, f16, q8_0, q4_k_m or q2_k (default: q4_k_m)")
     parser.add_argument(
-        "--engine", choices=("auto", "llama"), default="auto", help="auto takes the best this machine has"
+        "--quant",
+        default="",
+        help="llama: bf16, f16, q8_0, q4_k_m or q2_k (default: q4_k_m); "
+        "bnb: nf4, int8, bf16 or fp32 (default: nf4)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "llama", "bnb"),
+        default="auto",
+        help="llama runs GGUF files on llama.cpp, bnb runs checkpoints on transformers and bitsandbytes; "
+        "auto takes the best this machine has: bnb where an NVIDIA GPU is for torch alone to use, else llama",
     )
     parser.add_argument("--host", default="127.0.0.1", help="other than loopback only with --api-key-file")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port (default: 8000)")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-from labsupport import models
+from labsupport.engine.model_files import prepare
 from labsupport.errors import LabsupportError
 from labsupport.server.run import GRACE_SECONDS, LISTENING, served_name
 
@@ -35,7 +35,7 @@ class ServerFailed(LabsupportError):
 
 def serve(
     model: str | None = None,
-    quant: str = "q4_k_m",
+    quant: str = "",
     *,
     timeout_seconds: float = 300.0,
     progress: bool = True,
@@ -44,6 +44,7 @@ def serve(
     """A server in a process of its own, on a free port of this computer; use it in a `with` block.
 
     model: a catalogue name or a GGUF file; None takes `LABSUPPORT_MODEL`, or pocket.
+    quant: as of `labsupport serve`; "" takes the engine's default, q4_k_m where llama.cpp serves.
     timeout_seconds: how long to wait until it is ready.
     progress: say on standard error, every ten seconds, what is waited for.
     options: those of `labsupport serve`, with underscores: `slots=4`, `context=1024`, `kv_type="q8_0"`,
@@ -74,6 +75,10 @@ class Server:
         self._progress = progress
         self._api_key: str | None = options.pop("api_key", None)
         self._wanted = (model, quant)
+        self._engine = {
+            "engine": options.get("engine", "auto"),
+            "n_gpu_layers": options.get("gpu_layers", -1),
+        }
         self._arguments = ["--model", model, "--quant", quant, "--port", "0", *_as_arguments(options)]
         self._folder = tempfile.TemporaryDirectory(prefix="labsupport-server-")
         self._log = Path(self._folder.name) / "log"
@@ -156,7 +161,9 @@ class Server:
         self._folder.cleanup()
 
     def _start(self) -> None:
-        models.path(*self._wanted)  # what must be pulled or converted is, with its progress shown here
+        prepare(
+            *self._wanted, **self._engine
+        )  # what must be pulled or converted is, with its progress shown here
         arguments = [*self._arguments, "--stop-with-stdin"]
         if self._api_key:
             key_file = Path(self._folder.name) / "keys"

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import uvicorn
 
-from labsupport import models
 from labsupport.engine.config import EngineConfig, EngineName, KVType
+from labsupport.engine.model_files import prepare
 from labsupport.errors import LabsupportError
 from labsupport.server import app, auth
 from labsupport.server.chat_template import ChatTemplate
@@ -42,7 +42,7 @@ class Settings:
     """Everything that `labsupport serve` can be told; see its `--help`."""
 
     model: str = "pocket"
-    quant: str = "q4_k_m"
+    quant: str = ""
     engine: EngineName = "auto"
     host: str = "127.0.0.1"
     port: int = 8000
@@ -75,12 +75,13 @@ def run(settings: Settings) -> int:
             f"--debug with --host {settings.host} would show the engine to other computers",
             remedy="leave out --debug, or listen on 127.0.0.1",
         )
-    path = models.path(settings.model, settings.quant)
-    tokenizer = Tokenizer(path)
+    files = prepare(settings.model, settings.quant, engine=settings.engine, n_gpu_layers=settings.gpu_layers)
+    tokenizer = Tokenizer(files.vocabulary)
     source = tokenizer.metadata("tokenizer.chat_template")
     config = EngineConfig(
-        model=str(path),
+        model=str(files.weights),
         engine=settings.engine,
+        quantization=files.quantization if files.engine == "bnb" else "",
         slots=settings.slots,
         context_tokens=settings.context,
         kv_type=settings.kv_type,
@@ -94,6 +95,7 @@ def run(settings: Settings) -> int:
                 config,
                 listener,
                 keys=keys,
+                quantization=files.quantization,
                 tokenizer=tokenizer,
                 template=ChatTemplate(source, tokenizer) if source else None,
             )
@@ -106,6 +108,7 @@ async def _serve(
     listener: socket.socket,
     *,
     keys: tuple[str, ...],
+    quantization: str,
     tokenizer: Tokenizer,
     template: ChatTemplate | None,
 ) -> int:
@@ -116,7 +119,7 @@ async def _serve(
     application = app.build(
         app.Served(
             name=served_name(settings.model),
-            quantization=settings.quant,
+            quantization=quantization,
             tokenizer=tokenizer,
             template=template,
             engine=engine,
