@@ -1,4 +1,4 @@
-"""The key file: plain lines and lines with a name and limits; a mistake is told with its line, a key never."""
+"""The key file: plain lines, and lines with limits; a mistake is told with its line, and a key never."""
 
 from __future__ import annotations
 
