@@ -103,6 +103,30 @@ def test_kill_9_of_the_server_loses_no_finished_request_time_and_again(file):
         unfinished = len(cut)
 
 
+def test_the_last_byte_waits_for_the_row(file):
+    with serving(file) as server:
+        chunks = iter(
+            server.openai().chat.completions.create(
+                model="pocket", messages=ASK, max_tokens=100, **STREAM, extra_body={"ignore_eos": True}
+            )
+        )
+        begun = next(chunks)
+        wait_until(lambda: file.exists() and begun.id in rows(file), what="the row of what runs")
+
+        # When the row cannot be written yet, and the last token has come
+        with held_by_another_program(server, file):
+            while not next(chunks).choices[0].finish_reason:
+                pass
+            time.sleep(0.3)
+            os.kill(server.pid, signal.SIGKILL)
+
+            # Then the client never saw the end of what the ledger does not have
+            with pytest.raises((openai.APIError, httpx.TransportError)):
+                list(chunks)
+
+    assert rows(file)[begun.id]["finish_reason"] is None
+
+
 def test_a_bill_can_be_read_after_kill_9_with_nothing_done_before(file):
     with serving(file) as server, Load(server) as load:
         wait_until(lambda: len(load.finished) >= 12, what="some answers")
