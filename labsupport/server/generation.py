@@ -73,9 +73,8 @@ class Generator:
         """
         for tokens, params in job.sequences:
             engine.check(tokens, params)
-        self._admission.check(
-            len(job.sequences)
-        )  # first, so that a full queue costs nothing of a key's limits
+        # First, so that whom a full queue refuses has used nothing of its key's limits.
+        self._admission.check(len(job.sequences))
         with self._accounts.open(job.request()) as account, self._admission.admit(len(job.sequences)):
             watches = [self._metrics.watch(len(tokens), arrived=job.arrived) for tokens, _ in job.sequences]
             reason = "abort"
