@@ -6,10 +6,11 @@ limit of concurrent requests that time is an estimate: nobody knows when an answ
 
 Tokens are charged when a request is admitted, at the most that it can use: its prompts and `max_tokens` of
 every choice. What it did not use comes back when it ends. Amazon Bedrock does so too, and advises to set
-`max_tokens` for that reason (AWS's notes "Bedrock Quota Health Check"). The other way, to charge what was used once it is known, lets through whatever arrives meanwhile: it "could allow token
-limits to be exceeded temporarily when multiple requests are processed concurrently", says Azure API
-Management's page on its `llm-token-limit` policy. A request counts in the minute in which it was admitted.
-One that was refused, by whichever limit, counts nowhere.
+`max_tokens` for that reason (AWS's notes "Bedrock Quota Health Check"). The other way, to charge what was
+used once it is known, lets through whatever arrives meanwhile: it "could allow token limits to be exceeded
+temporarily when multiple requests are processed concurrently", says Azure API Management's page on its
+`llm-token-limit` policy. A request counts in the minute in which it was admitted. One that was refused, by
+whichever limit, counts nowhere.
 
 All this is kept in the memory of one process, on the monotonic clock: it begins anew with the server.
 Source of the headers: OpenAI's guide "Rate limits".
