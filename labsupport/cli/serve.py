@@ -32,7 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="other than loopback only with --api-key-file")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port (default: 8000)")
     parser.add_argument(
-        "--api-key-file", type=Path, help="one key a line; then all routes but health need one"
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="one key a line, then all routes but health need one; after a key may follow name=alice "
+        "requests-per-minute=60 tokens-per-minute=20000 concurrent=4",
     )
     parser.add_argument("--slots", type=int, default=16, help="sequences that run at once (default: 16)")
     parser.add_argument(
@@ -52,6 +56,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-waiting", type=int, default=64, help="sequences that may wait for a slot; more are refused"
+    )
+    parser.add_argument(
+        "--ledger",
+        type=Path,
+        metavar="FILE",
+        help="write down what each request used, for `labsupport usage FILE` and /v1/usage "
+        "(default: nowhere: who asked when is the callers' own business until somebody wants a bill)",
     )
     parser.add_argument("--debug", action="store_true", help="show the engine's invariants at /debug/engine")
     parser.add_argument(

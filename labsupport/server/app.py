@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,8 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from labsupport.server import errors
+from labsupport.server import errors, totals
+from labsupport.server.accounts import Accounts
 from labsupport.server.answers import (
     AnswerFormat,
     ChatCompletion,
@@ -29,8 +29,12 @@ from labsupport.server.answers import (
 from labsupport.server.auth import BearerAuth
 from labsupport.server.chat_template import ChatTemplate
 from labsupport.server.engine_link import EngineLink
-from labsupport.server.errors import ApiError, shortened
+from labsupport.server.errors import ApiError, bad_request, shortened
 from labsupport.server.generation import Generator, Job, collect, stream
+from labsupport.server.key_limits import KeyLimits
+from labsupport.server.keys import Key
+from labsupport.server.ledger import Ledger
+from labsupport.server.ledger_file import LedgerError
 from labsupport.server.limits import Admission, BodyLimit
 from labsupport.server.metrics import CountResponses, Metrics
 from labsupport.server.prompts import Prompts, completion_tokens
@@ -48,6 +52,7 @@ class Served:
     name: the model's id in requests and in `/v1/models`.
     most_sequences: running and waiting together; more are answered 429.
     keys: none means that no key is asked.
+    ledger: where requests are written down, if anywhere; whoever opened it closes it.
     debug: adds `/debug/engine`, which reports the engine's invariants.
     """
 
@@ -57,7 +62,8 @@ class Served:
     template: ChatTemplate | None
     engine: EngineLink
     most_sequences: int
-    keys: tuple[str, ...] = ()
+    keys: tuple[Key, ...] = ()
+    ledger: Ledger | None = None
     debug: bool = False
 
 
@@ -84,12 +90,15 @@ def build(served: Served) -> FastAPI:
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)
     app.add_middleware(BearerAuth, keys=served.keys)
     app.add_middleware(CountResponses, metrics=metrics)
-    _add_openai_routes(app, served, Generator(Admission(served.most_sequences), metrics))
+    _add_openai_routes(app, served, metrics)
     _add_operations(app, served, metrics)
+    _add_usage(app, served)
     return app
 
 
-def _add_openai_routes(app: FastAPI, served: Served, generator: Generator) -> None:
+def _add_openai_routes(app: FastAPI, served: Served, metrics: Metrics) -> None:
+    key_limits = KeyLimits(served.keys)
+    generator = Generator(Admission(served.most_sequences), metrics, Accounts(served.ledger, key_limits))
     prompts = Prompts(served.tokenizer, served.template)
     created = int(time.time())
 
@@ -123,7 +132,9 @@ def _add_openai_routes(app: FastAPI, served: Served, generator: Generator) -> No
         encoded = await asyncio.to_thread(prompts.of, asked, context_tokens=context_tokens)
         limits = completion_tokens(asked, encoded, context_tokens=context_tokens)
         job = Job(
-            id=uuid.uuid4().hex,
+            id=form.id,
+            route=request.url.path,
+            model=served.name,
             arrived=arrived,
             sequences=[
                 (tokens, asked.sampling(max_tokens=limit, choice=choice))
@@ -131,19 +142,22 @@ def _add_openai_routes(app: FastAPI, served: Served, generator: Generator) -> No
                 for choice in range(asked.choices_per_prompt)
             ],
             choices_per_prompt=asked.choices_per_prompt,
-            key=getattr(request.state, "key_name", ""),
+            key=_key_name(request),
         )
         deltas = generator.run(job, engine)
         try:
             if not asked.stream:
                 body = await unless_disconnected(request.receive, collect(deltas, job, form))
-                return Response(body, media_type="application/json")
-            events = stream(deltas, job, form, include_usage=asked.include_usage)
-            # The first event is awaited here, so that a refusal still gets its HTTP status.
-            first = await unless_disconnected(request.receive, anext(events))
-            return EventStream(first, events)
+                response = Response(body, media_type="application/json")
+            else:
+                events = stream(deltas, job, form, include_usage=asked.include_usage)
+                # The first event is awaited here, so that a refusal still gets its HTTP status.
+                first = await unless_disconnected(request.receive, anext(events))
+                response = EventStream(first, events)
         except ClientGone:
             return Response(status_code=499)  # nobody reads it; nginx's number for this in access logs
+        response.headers.update(key_limits.headers(job.key))
+        return response
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion)
     async def chat(request: Request, asked: ChatRequest) -> Response:
@@ -190,6 +204,8 @@ def _add_operations(app: FastAPI, served: Served, metrics: Metrics) -> None:
     @app.get("/health/ready")
     async def ready() -> JSONResponse:
         """200 while the engine can take requests: send traffic elsewhere when it cannot."""
+        if served.ledger and served.ledger.trouble:
+            return JSONResponse({"status": "ledger_unavailable"}, status_code=503)
         is_ready = served.engine.ready
         return JSONResponse({"status": served.engine.status}, status_code=200 if is_ready else 503)
 
@@ -204,3 +220,29 @@ def _add_operations(app: FastAPI, served: Served, metrics: Metrics) -> None:
             """The engine's process id and the invariants of its pool and queue."""
             engine = served.engine.require()
             return {"pid": engine.info.pid, **msgspec.to_builtins(await engine.inspect())}
+
+
+def _add_usage(app: FastAPI, served: Served) -> None:
+    @app.get("/v1/usage")
+    async def usage(request: Request, since: str | None = None, until: str | None = None) -> dict[str, Any]:
+        """What the caller's own key has used: of requests that arrived from `since` to before `until`.
+
+        Nobody sees another key's: who may see all of them may read the file, `labsupport usage FILE`.
+        """
+        if served.ledger is None:
+            raise ApiError(
+                404, "This server keeps no usage ledger; it would with --ledger FILE.", code="no_ledger"
+            )
+        try:
+            period = totals.Period.parse(since, until)
+            own = await asyncio.to_thread(totals.of_key, served.ledger.path, _key_name(request), period)
+        except totals.PeriodError as error:
+            raise bad_request(f"{error.problem}. Allowed: {error.allowed}.", code="invalid_value") from error
+        except LedgerError as error:
+            raise ApiError(503, error.problem, code="ledger_unavailable", retry_after_seconds=1) from error
+        return {"object": "usage", "key": own.key, **period.as_json(), **own.as_json()}
+
+
+def _key_name(request: Request) -> str:
+    """The name of the caller's key; "" where no key is asked for."""
+    return getattr(request.state, "key_name", "")

@@ -48,7 +48,8 @@ def serve(
     timeout_seconds: how long to wait until it is ready.
     progress: say on standard error, every ten seconds, what is waited for.
     options: those of `labsupport serve`, with underscores: `slots=4`, `context=1024`, `kv_type="q8_0"`,
-        `api_key="…"`, `debug=True`.
+        `api_key="…"`, `debug=True`. With `api_key_file="…"` too, the server reads its keys there, and
+        `api_key` is the one that this handle shows.
 
     Raises ServerFailed, with the server's own last lines, when it does not come up; LabsupportError for an
     unknown model.
@@ -74,6 +75,7 @@ class Server:
         self._timeout_seconds = timeout_seconds
         self._progress = progress
         self._api_key: str | None = options.pop("api_key", None)
+        self._writes_key = self._api_key is not None and options.get("api_key_file") is None
         self._wanted = (model, quant)
         self._engine = {
             "engine": options.get("engine", "auto"),
@@ -165,10 +167,10 @@ class Server:
             *self._wanted, **self._engine
         )  # what must be pulled or converted is, with its progress shown here
         arguments = [*self._arguments, "--stop-with-stdin"]
-        if self._api_key:
+        if self._writes_key:
             key_file = Path(self._folder.name) / "keys"
             key_file.touch(mode=0o600)
-            key_file.write_text(self._api_key, encoding="utf-8")
+            key_file.write_text(str(self._api_key), encoding="utf-8")
             arguments += ["--api-key-file", str(key_file)]
         package_parent = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))

@@ -8,6 +8,7 @@ status 1, before anything is loaded; SIGTERM lets running answers finish for a w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -23,10 +24,12 @@ import uvicorn
 from labsupport.engine.config import EngineConfig, EngineName, KVType
 from labsupport.engine.model_files import prepare
 from labsupport.errors import LabsupportError
-from labsupport.server import app, auth
+from labsupport.server import app, auth, keys
 from labsupport.server.chat_template import ChatTemplate
 from labsupport.server.engine_link import EngineLink
 from labsupport.server.http_protocol import HttpProtocol
+from labsupport.server.keys import Key
+from labsupport.server.ledger import Ledger
 from labsupport.server.tokenizer import Tokenizer
 
 LISTENING = "listening on "
@@ -53,6 +56,7 @@ class Settings:
     threads: int = 0
     gpu_layers: int = -1
     max_waiting: int = 64
+    ledger: Path | None = None
     debug: bool = False
     stop_with_stdin: bool = False
 
@@ -68,8 +72,8 @@ def run(settings: Settings) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     if settings.stop_with_stdin:
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
-    keys = auth.read_keys(settings.api_key_file) if settings.api_key_file else ()
-    auth.refuse_unprotected(settings.host, keys)
+    callers = keys.read_keys(settings.api_key_file) if settings.api_key_file else ()
+    auth.refuse_unprotected(settings.host, callers)
     if settings.debug and not auth.is_loopback(settings.host):
         raise auth.UnprotectedServer(
             f"--debug with --host {settings.host} would show the engine to other computers",
@@ -88,13 +92,16 @@ def run(settings: Settings) -> int:
         threads=settings.threads,
         n_gpu_layers=settings.gpu_layers,
     ).checked()
-    with _listen(settings.host, settings.port) as listener:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(settings.host, settings.port))
+        ledger = stack.enter_context(Ledger(settings.ledger)) if settings.ledger else None
         return asyncio.run(
             _serve(
                 settings,
                 config,
                 listener,
-                keys=keys,
+                keys=callers,
+                ledger=ledger,
                 quantization=files.quantization,
                 tokenizer=tokenizer,
                 template=ChatTemplate(source, tokenizer) if source else None,
@@ -107,7 +114,8 @@ async def _serve(
     config: EngineConfig,
     listener: socket.socket,
     *,
-    keys: tuple[str, ...],
+    keys: tuple[Key, ...],
+    ledger: Ledger | None,
     quantization: str,
     tokenizer: Tokenizer,
     template: ChatTemplate | None,
@@ -125,6 +133,7 @@ async def _serve(
             engine=engine,
             most_sequences=settings.slots + settings.max_waiting,
             keys=keys,
+            ledger=ledger,
             debug=settings.debug,
         )
     )
