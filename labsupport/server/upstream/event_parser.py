@@ -18,12 +18,16 @@ class EventTooLarge(ValueError):
 
 
 class EventParser:
-    """Feed it what was read; it gives back the data of every event that is now complete."""
+    """Feed it what was read; it gives back the data of every event that is now complete.
+
+    The work is proportional to the bytes: what is held of an unfinished line is not looked at again.
+    """
 
     def __init__(self, *, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._line = b""
+        self._line: list[bytes] = []
         self._data: list[bytes] = []
+        self._line_bytes = self._data_bytes = 0
         self._ended_with_return = False
 
     def feed(self, piece: bytes) -> list[bytes]:
@@ -31,15 +35,22 @@ class EventParser:
         if self._ended_with_return and piece.startswith(b"\n"):
             piece = piece[1:]  # the second half of a line end that was already taken for one
         self._ended_with_return = piece.endswith(b"\r")
-        *lines, self._line = _LINE_END.split(self._line + piece)
         events = []
-        for line in lines:
+        *ended, unfinished = _LINE_END.split(piece)
+        for end in ended:
+            line = b"".join([*self._line, end])
+            self._line, self._line_bytes = [], 0
             name, _, value = line.partition(b":")
             if name == b"data":
                 self._data.append(value.removeprefix(b" "))
-            elif not line and self._data:
-                events.append(b"\n".join(self._data))
-                self._data = []
-        if len(self._line) + sum(map(len, self._data)) > self._limit_bytes:
+                self._data_bytes += len(line)
+            elif not line:
+                if self._data:
+                    events.append(b"\n".join(self._data))
+                self._data, self._data_bytes = [], 0
+        if unfinished:
+            self._line.append(unfinished)
+            self._line_bytes += len(unfinished)
+        if self._line_bytes + self._data_bytes > self._limit_bytes:
             raise EventTooLarge
         return events
