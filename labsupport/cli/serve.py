@@ -37,9 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upstream-timeout",
         type=float,
-        default=120.0,
+        default=600.0,
         metavar="SECONDS",
-        help="longest pause in an upstream's answer (default: 120)",
+        help="longest pause in an upstream's answer, streamed or not (default: 600)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="other than loopback only with --api-key-file")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port (default: 8000)")

@@ -65,7 +65,7 @@ class Settings:
     upstream: str | None = None
     upstream_model: str | None = None
     upstream_key_file: Path | None = None
-    upstream_timeout: float = 120.0
+    upstream_timeout: float = 600.0
     debug: bool = False
     stop_with_stdin: bool = False
 

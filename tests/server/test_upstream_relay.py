@@ -97,7 +97,12 @@ def test_an_event_cut_into_bytes_arrives_whole(relay):
 
 
 def test_the_answer_is_the_upstreams_but_for_the_models_name(relay):
-    extra = {"system_fingerprint": "fp", "service_tier": "default", "x_new": [1.5, None, "\ud800"]}
+    extra = {
+        "system_fingerprint": "fp",
+        "service_tier": "default",
+        "error": None,
+        "x_new": [1.5, None, "\ud800"],
+    }
     relay.upstream.script = always(answer(body=completion(**extra)))
 
     assert relay.chat().json() == completion(**extra, model="ours")

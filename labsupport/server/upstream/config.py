@@ -32,7 +32,8 @@ class UpstreamConfig:
     key: sent as a bearer token, if there is one.
     connections: how many requests are with the upstream at once; the others wait for their turn here.
     connect_seconds: how long to wait for a connection.
-    silence_seconds: the longest pause in an answer, the one before its beginning included.
+    silence_seconds: the longest pause in an answer, the one before its beginning included: an answer that is
+        not streamed is all pause. Both limits are those of OpenAI's own client.
     """
 
     url: str
@@ -40,7 +41,7 @@ class UpstreamConfig:
     key: str | None = field(default=None, repr=False)
     connections: int = 16
     connect_seconds: float = 5.0
-    silence_seconds: float = 120.0
+    silence_seconds: float = 600.0
 
     def checked(self) -> UpstreamConfig:
         """This configuration with its URL completed. Raises UpstreamRefused with what is wrong."""

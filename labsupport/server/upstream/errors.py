@@ -72,9 +72,9 @@ def from_status(status: int, body: bytes, *, key: str | None, retry_after: str =
 
 def from_event(event: dict[str, Any], *, key: str | None) -> ApiError | None:
     """The error that a 200 turned out to carry, as some servers answer; None if `event` is no error."""
-    if "error" not in event:
+    error = event.get("error")
+    if error is None:
         return None
-    error = event["error"]
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
     return from_status(status, json.dumps(event).encode(), key=key)

@@ -21,9 +21,9 @@ from labsupport.server.errors import ApiError
 from labsupport.server.limits import Admission
 from labsupport.server.streaming import DONE, event
 from labsupport.server.upstream import errors
-from labsupport.server.upstream.account import Account
 from labsupport.server.upstream.event_parser import EventParser, EventTooLarge
-from labsupport.server.upstream.link import Upstream
+from labsupport.server.upstream.link import Upstream, beginning
+from labsupport.server.upstream.meter import Meter
 
 LARGEST_ANSWER_BYTES = 64 * 2**20
 LARGEST_EVENT_BYTES = 8 * 2**20
@@ -55,12 +55,12 @@ class Exchange:
     """
 
     def __init__(
-        self, order: Order, upstream: Upstream, admission: Admission, account: Account, *, model: str
+        self, order: Order, upstream: Upstream, admission: Admission, meter: Meter, *, model: str
     ) -> None:
         self._order = order
         self._upstream = upstream
         self._admission = admission
-        self._account = account
+        self._meter = meter
         self._model = model
         self.returned_headers: dict[str, str] = {}
 
@@ -103,11 +103,11 @@ class Exchange:
             reason = "abort"
             try:
                 async with self._upstream.turn(order.sequences):
-                    self._account.left_queue()
+                    self._meter.left_queue()
                     async with self._upstream.post(
                         order.route, order.body, headers=order.headers
                     ) as response:
-                        self._account.was_answered = True
+                        self._meter.was_answered = True
                         self.returned_headers = _returned(response)
                         await self._refuse_other_than(content_type, response)
                         yield response
@@ -116,13 +116,13 @@ class Exchange:
                 reason = "error"
                 raise
             finally:
-                self._account.close(reason)
+                self._meter.close(reason)
 
     async def _refuse_other_than(self, content_type: str, response: httpx.Response) -> None:
         given = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if given != content_type:
             if given == "application/json":  # an error, perhaps, that forgot its status
-                self._read(await self._upstream.beginning(response), is_chunk=False)
+                self._read(await beginning(response), is_chunk=False)
             raise errors.bad_answer(f"with {given[:100] or 'no content type'} instead of {content_type}")
 
     async def _chunks(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any], None]:
@@ -136,7 +136,7 @@ class Exchange:
                 if data == b"[DONE]":
                     return
                 yield self._read(data, is_chunk=True)
-        if self._account.unfinished:
+        if not self._meter.is_complete:
             raise errors.incomplete()
 
     def _read(self, data: bytes | bytearray, *, is_chunk: bool) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class Exchange:
         if failure := errors.from_event(answer, key=self._upstream.config.key):
             raise failure
         try:
-            self._account.saw(answer, is_chunk=is_chunk)
+            self._meter.saw(answer, is_chunk=is_chunk)
         except msgspec.ValidationError as error:
             raise errors.bad_answer("with an object that has not the shape of OpenAI's answers") from error
         return answer

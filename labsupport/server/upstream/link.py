@@ -104,22 +104,13 @@ class Upstream:
                 if response.status_code != 200:
                     raise errors.from_status(
                         response.status_code,
-                        await self.beginning(response),
+                        await beginning(response),
                         key=self.config.key,
                         retry_after=response.headers.get("retry-after", ""),
                     )
                 yield response
         except httpx.RequestError as error:
             raise errors.from_transport(error, answer_began=answer_began) from error
-
-    async def beginning(self, response: httpx.Response) -> bytes:
-        """As much of an error's body as is worth reading."""
-        body = b""
-        async for piece in response.aiter_bytes():
-            body += piece
-            if len(body) > LARGEST_ERROR_BYTES:
-                break
-        return body[:LARGEST_ERROR_BYTES]
 
     async def _probe_for_ever(self) -> None:
         while True:
@@ -142,6 +133,16 @@ class Upstream:
             return "key_refused"
         # 404: a server without this route is there all the same
         return "failing" if status >= 500 or 300 <= status < 400 else "ready"
+
+
+async def beginning(response: httpx.Response) -> bytes:
+    """As much of an error's body as is worth reading."""
+    body = b""
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > LARGEST_ERROR_BYTES:
+            break
+    return body[:LARGEST_ERROR_BYTES]
 
 
 def _client(config: UpstreamConfig) -> httpx.AsyncClient:

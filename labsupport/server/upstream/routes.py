@@ -14,9 +14,9 @@ from labsupport.server.limits import Admission
 from labsupport.server.metrics import Metrics
 from labsupport.server.protocol import TokenizeRequest
 from labsupport.server.streaming import respond
-from labsupport.server.upstream.account import Accounts
 from labsupport.server.upstream.exchange import Exchange, Order
 from labsupport.server.upstream.link import Upstream
+from labsupport.server.upstream.meter import Meters
 from labsupport.server.upstream.requests import RelayedChat, RelayedCompletion, body_for
 
 FORWARDED_HEADERS = ("x-request-id", "traceparent", "tracestate")
@@ -37,7 +37,7 @@ def add_routes(
 
     name: the model's, for our clients. refuse_unknown: raises ApiError 404 for any other.
     """
-    accounts = Accounts(metrics, name)
+    meters = Meters(metrics, name)
 
     async def relay(route: str, request: Request, asked: RelayedChat | RelayedCompletion) -> Response:
         arrived = time.monotonic()
@@ -49,8 +49,8 @@ def add_routes(
             sequences=asked.sequences,
             include_usage=asked.include_usage,
         )
-        account = accounts.open(order.sequences, arrived=arrived)
-        exchange = Exchange(order, upstream, admission, account, model=name)
+        meter = meters.open(order.sequences, arrived=arrived)
+        exchange = Exchange(order, upstream, admission, meter, model=name)
         response = await respond(request.receive, exchange.events() if asked.stream else exchange.whole())
         response.headers.update(exchange.returned_headers)
         return response

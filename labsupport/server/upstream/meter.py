@@ -49,8 +49,8 @@ class Answer(msgspec.Struct):
     usage: Usage | None = None
 
 
-class Accounts:
-    """Opens one account per request, all on the same metrics."""
+class Meters:
+    """Opens one meter per request, all on the same metrics."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self._metrics = metrics
@@ -61,15 +61,15 @@ class Accounts:
             registry=metrics.registry,
         ).labels(model)
 
-    def open(self, sequences: int, *, arrived: float) -> Account:
-        return Account(self._metrics, self._without_usage, sequences, arrived)
+    def open(self, sequences: int, *, arrived: float) -> Meter:
+        return Meter(self._metrics, self._without_usage, sequences, arrived)
 
 
-class Account:
+class Meter:
     """One request, from its arrival to its end. `usage` is None until the upstream has said it.
 
     was_answered: whether the upstream took the request; set by whoever saw its 200.
-    unfinished: the choices that have no finish reason yet.
+    finish_reasons: of every choice, empty while it has none.
     """
 
     def __init__(self, metrics: Metrics, without_usage: Counter, sequences: int, arrived: float) -> None:
@@ -79,8 +79,13 @@ class Account:
         self._watches = [metrics.watch(0, arrived=arrived) for _ in range(sequences)]
         self._sent = False
         self.was_answered = False
-        self.unfinished = set(range(sequences))
+        self.finish_reasons = [""] * sequences
         self.usage: Usage | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every choice has ended."""
+        return all(self.finish_reasons)
 
     def left_queue(self) -> None:
         """The request is about to be sent."""
@@ -98,9 +103,9 @@ class Account:
             if is_chunk and choice.says_something:
                 watch.heard()
             if choice.finish_reason:
-                known = choice.finish_reason in FINISH_REASONS
-                watch.end(choice.finish_reason if known else "other")
-                self.unfinished.discard(choice.index)
+                known = choice.finish_reason in FINISH_REASONS  # a label of metrics must not be anything
+                self.finish_reasons[choice.index] = choice.finish_reason if known else "other"
+                watch.end(self.finish_reasons[choice.index])
         self.usage = seen.usage or self.usage
 
     def close(self, reason: str) -> None:
