@@ -278,7 +278,7 @@ def test_an_upstream_that_is_not_there_is_named_and_can_come_back(tmp_path):
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_an_upstream_on_this_computer(relay, monkeypatch):
-    server = labsupport.serve("ours", engine="upstream", upstream=relay.upstream.url)
+    server = labsupport.serve("ours", engine="upstream", upstream=relay.upstream.url, timeout_seconds=60)
     for name in ("HTTP_PROXY", "ALL_PROXY"):  # from here on, so that only the server sees them
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)
