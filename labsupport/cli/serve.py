@@ -13,8 +13,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options; each is a field of `labsupport.server.run.Settings`."""
     parser.add_argument(
         "--model",
-        default=os.environ.get("LABSUPPORT_MODEL", "pocket"),
-        help="a name from `labsupport models list`, or a GGUF file (default: $LABSUPPORT_MODEL, or pocket)",
+        help="a name from `labsupport models list`, or a GGUF file (default: $LABSUPPORT_MODEL, or pocket); "
+        "with an upstream any name, under which it is served here",
     )
     parser.add_argument(
         "--quant",
@@ -24,10 +24,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--engine",
-        choices=("auto", "llama", "bnb"),
+        choices=("auto", "llama", "bnb", "upstream"),
         default="auto",
         help="llama runs GGUF files on llama.cpp, bnb runs checkpoints on transformers and bitsandbytes; "
-        "auto takes the best this machine has: bnb where an NVIDIA GPU is for torch alone to use, else llama",
+        "auto takes the best this machine has: bnb where only torch can use the NVIDIA GPU, else llama; "
+        "upstream passes requests on to another server",
+    )
+    parser.add_argument(
+        "--upstream", metavar="URL", help="any server of OpenAI's protocol, such as http://127.0.0.1:8001/v1"
+    )
+    parser.add_argument(
+        "--upstream-model", metavar="NAME", help="the model's name there (default: that of --model)"
+    )
+    parser.add_argument(
+        "--upstream-key-file",
+        type=Path,
+        help="a file with the key that the upstream wants (default: $LABSUPPORT_UPSTREAM_KEY, or none)",
+    )
+    parser.add_argument(
+        "--upstream-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="longest pause in an upstream's answer, streamed or not (default: 600)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="other than loopback only with --api-key-file")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port (default: 8000)")
@@ -38,7 +57,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="one key a line, then all routes but health need one; after a key may follow name=alice "
         "requests-per-minute=60 tokens-per-minute=20000 concurrent=4",
     )
-    parser.add_argument("--slots", type=int, default=16, help="sequences that run at once (default: 16)")
+    parser.add_argument(
+        "--slots",
+        type=int,
+        default=16,
+        help="sequences that run at once, or requests that are with the upstream at once (default: 16)",
+    )
     parser.add_argument(
         "--context",
         type=int,
@@ -76,6 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve. Raises LabsupportError, which ends the command with status 1."""
     if arguments.max_waiting < 0:
         raise LabsupportError(f"--max-waiting is {arguments.max_waiting}", allowed="0 or more")
+    if arguments.model is None:
+        named = arguments.upstream_model if arguments.engine == "upstream" else None
+        arguments.model = named or os.environ.get("LABSUPPORT_MODEL", "pocket")
     from labsupport.server.run import Settings
     from labsupport.server.run import run as serve
 

@@ -39,17 +39,20 @@ from labsupport.server.limits import Admission, BodyLimit
 from labsupport.server.metrics import CountResponses, Metrics
 from labsupport.server.prompts import Prompts, completion_tokens
 from labsupport.server.protocol import ChatRequest, CompletionRequest, TokenizeRequest
-from labsupport.server.streaming import ClientGone, EventStream, unless_disconnected
+from labsupport.server.streaming import respond
 from labsupport.server.tokenizer import Tokenizer
+from labsupport.server.upstream import routes as upstream_routes
+from labsupport.server.upstream.link import Upstream
 
 LARGEST_BODY_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What the application serves and within which limits.
+    """What the application serves and within which limits: one of the two below.
 
     name: the model's id in requests and in `/v1/models`.
+    engine: what answers: one of our own, or another server.
     most_sequences: running and waiting together; more are answered 429.
     keys: none means that no key is asked.
     ledger: where requests are written down, if anywhere; whoever opened it closes it.
@@ -57,14 +60,38 @@ class Served:
     """
 
     name: str
-    quantization: str
-    tokenizer: Tokenizer
-    template: ChatTemplate | None
-    engine: EngineLink
+    engine: EngineLink | Upstream
     most_sequences: int
     keys: tuple[Key, ...] = ()
     ledger: Ledger | None = None
     debug: bool = False
+
+    def refuse_unknown(self, model: str) -> None:
+        """Raise ApiError 404 for any model but the one that is served."""
+        if model != self.name:
+            raise ApiError(
+                404,
+                f"There is no model {shortened(repr(model))} here; this server has {self.name!r}.",
+                param="model",
+                code="model_not_found",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedHere(Served):
+    """A model that an engine of our own runs, with what turns text into its tokens."""
+
+    engine: EngineLink
+    quantization: str
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedElsewhere(Served):
+    """A model that another server runs."""
+
+    engine: Upstream
 
 
 def build(served: Served) -> FastAPI:
@@ -90,43 +117,30 @@ def build(served: Served) -> FastAPI:
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)
     app.add_middleware(BearerAuth, keys=served.keys)
     app.add_middleware(CountResponses, metrics=metrics)
-    _add_openai_routes(app, served, metrics)
+    admission = Admission(served.most_sequences)
+    if isinstance(served, ServedHere):
+        _add_generation(app, served, admission, metrics)
+    elif isinstance(served, ServedElsewhere):
+        upstream_routes.add_routes(
+            app, served.engine, admission, metrics, name=served.name, refuse_unknown=served.refuse_unknown
+        )
+    _add_models(app, served)
     _add_operations(app, served, metrics)
     _add_usage(app, served)
     return app
 
 
-def _add_openai_routes(app: FastAPI, served: Served, metrics: Metrics) -> None:
+def _add_generation(app: FastAPI, served: ServedHere, admission: Admission, metrics: Metrics) -> None:
     key_limits = KeyLimits(served.keys)
-    generator = Generator(Admission(served.most_sequences), metrics, Accounts(served.ledger, key_limits))
+    generator = Generator(admission, metrics, Accounts(served.ledger, key_limits))
     prompts = Prompts(served.tokenizer, served.template)
-    created = int(time.time())
-
-    def refuse_unknown(model: str) -> None:
-        if model != served.name:
-            raise ApiError(
-                404,
-                f"There is no model {shortened(repr(model))} here; this server has {served.name!r}.",
-                param="model",
-                code="model_not_found",
-            )
-
-    def card() -> dict[str, Any]:
-        return {
-            "id": served.name,
-            "object": "model",
-            "created": created,
-            "owned_by": "labsupport",
-            "quantization": served.quantization,
-            "max_model_len": served.engine.context_tokens,
-        }
 
     async def answer(
         request: Request, asked: ChatRequest | CompletionRequest, form: AnswerFormat
     ) -> Response:
         """What both generating routes do once they know how their answer is written."""
         arrived = time.monotonic()
-        refuse_unknown(asked.model)
+        served.refuse_unknown(asked.model)
         engine = served.engine.require()
         context_tokens = engine.info.context_tokens
         encoded = await asyncio.to_thread(prompts.of, asked, context_tokens=context_tokens)
@@ -145,17 +159,11 @@ def _add_openai_routes(app: FastAPI, served: Served, metrics: Metrics) -> None:
             key=_key_name(request),
         )
         deltas = generator.run(job, engine)
-        try:
-            if not asked.stream:
-                body = await unless_disconnected(request.receive, collect(deltas, job, form))
-                response = Response(body, media_type="application/json")
-            else:
-                events = stream(deltas, job, form, include_usage=asked.include_usage)
-                # The first event is awaited here, so that a refusal still gets its HTTP status.
-                first = await unless_disconnected(request.receive, anext(events))
-                response = EventStream(first, events)
-        except ClientGone:
-            return Response(status_code=499)  # nobody reads it; nginx's number for this in access logs
+        if asked.stream:
+            events = stream(deltas, job, form, include_usage=asked.include_usage)
+            response = await respond(request.receive, events)
+        else:
+            response = await respond(request.receive, collect(deltas, job, form))
         response.headers.update(key_limits.headers(job.key))
         return response
 
@@ -171,20 +179,11 @@ def _add_openai_routes(app: FastAPI, served: Served, metrics: Metrics) -> None:
         )
         return await answer(request, asked, form)
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [card()]}
-
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
-        refuse_unknown(name)
-        return card()
-
     @app.post("/tokenize")
     async def tokenize(asked: TokenizeRequest) -> dict[str, Any]:
         """Token ids of a prompt or a conversation, as the generating routes would run them."""
         if asked.model is not None:
-            refuse_unknown(asked.model)
+            served.refuse_unknown(asked.model)
         tokens = await asyncio.to_thread(prompts.of_tokenize, asked)
         spelled = [served.tokenizer.piece(token).decode("utf-8", "replace") for token in tokens]
         return {
@@ -193,6 +192,29 @@ def _add_openai_routes(app: FastAPI, served: Served, metrics: Metrics) -> None:
             "tokens": tokens,
             "token_strs": spelled if asked.return_token_strs else None,
         }
+
+
+def _add_models(app: FastAPI, served: Served) -> None:
+    created = int(time.time())
+
+    def card() -> dict[str, Any]:
+        return {
+            "id": served.name,
+            "object": "model",
+            "created": created,
+            "owned_by": "labsupport",
+            "quantization": served.quantization if isinstance(served, ServedHere) else None,
+            "max_model_len": served.engine.context_tokens,
+        }
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [card()]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        served.refuse_unknown(name)
+        return card()
 
 
 def _add_operations(app: FastAPI, served: Served, metrics: Metrics) -> None:
@@ -213,12 +235,13 @@ def _add_operations(app: FastAPI, served: Served, metrics: Metrics) -> None:
     async def scrape() -> Response:
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    if served.debug:
+    link = served.engine
+    if served.debug and isinstance(link, EngineLink):
 
         @app.get("/debug/engine")
         async def inspect() -> dict[str, Any]:
             """The engine's process id and the invariants of its pool and queue."""
-            engine = served.engine.require()
+            engine = link.require()
             return {"pid": engine.info.pid, **msgspec.to_builtins(await engine.inspect())}
 
 

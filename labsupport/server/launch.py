@@ -43,7 +43,8 @@ def serve(
 ) -> Server:
     """A server in a process of its own, on a free port of this computer; use it in a `with` block.
 
-    model: a catalogue name or a GGUF file; None takes `LABSUPPORT_MODEL`, or pocket.
+    model: a catalogue name or a GGUF file; None takes `LABSUPPORT_MODEL`, or pocket. With
+        `engine="upstream"` any name.
     quant: as of `labsupport serve`; "" takes the engine's default, q4_k_m where llama.cpp serves.
     timeout_seconds: how long to wait until it is ready.
     progress: say on standard error, every ten seconds, what is waited for.
@@ -71,7 +72,8 @@ class Server:
     def __init__(
         self, model: str, quant: str, *, timeout_seconds: float, progress: bool, options: dict[str, Any]
     ) -> None:
-        self.model = served_name(model)
+        self._is_relay = options.get("engine") == "upstream"
+        self.model = model if self._is_relay else served_name(model)
         self._timeout_seconds = timeout_seconds
         self._progress = progress
         self._api_key: str | None = options.pop("api_key", None)
@@ -163,9 +165,8 @@ class Server:
         self._folder.cleanup()
 
     def _start(self) -> None:
-        prepare(
-            *self._wanted, **self._engine
-        )  # what must be pulled or converted is, with its progress shown here
+        if not self._is_relay:  # what must be pulled or converted is, with its progress shown here
+            prepare(*self._wanted, **self._engine)
         arguments = [*self._arguments, "--stop-with-stdin"]
         if self._writes_key:
             key_file = Path(self._folder.name) / "keys"
