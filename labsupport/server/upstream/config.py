@@ -79,7 +79,7 @@ def read_key(path: Path | None) -> str | None:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UpstreamRefused(f"the upstream's key file {path} cannot be read: {error}") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines and path is None:
         return None
     if len(lines) != 1:
