@@ -13,19 +13,56 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options; each is a field of `labsupport.server.run.Settings`."""
     parser.add_argument(
         "--model",
-        default=os.environ.get("LABSUPPORT_MODEL", "pocket"),
-        help="a name from `labsupport models list`, or a GGUF file (default: $LABSUPPORT_MODEL, or pocket)",
+        help="a name from `labsupport models list`, or a GGUF file (default: $LABSUPPORT_MODEL, or pocket); "
+        "with an upstream any name, under which it is served here",
     )
-    parser.add_argument("--quant", default="q4_k_m", help="bf16, f16, q8_0, q4_k_m or q2_k (default: q4_k_m)")
     parser.add_argument(
-        "--engine", choices=("auto", "llama"), default="auto", help="auto takes the best this machine has"
+        "--quant",
+        default="",
+        help="llama: bf16, f16, q8_0, q4_k_m or q2_k (default: q4_k_m); "
+        "bnb: nf4, int8, bf16 or fp32 (default: nf4)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "llama", "bnb", "upstream"),
+        default="auto",
+        help="llama runs GGUF files on llama.cpp, bnb runs checkpoints on transformers and bitsandbytes; "
+        "auto takes the best this machine has: bnb where only torch can use the NVIDIA GPU, else llama; "
+        "upstream passes requests on to another server",
+    )
+    parser.add_argument(
+        "--upstream", metavar="URL", help="any server of OpenAI's protocol, such as http://127.0.0.1:8001/v1"
+    )
+    parser.add_argument(
+        "--upstream-model", metavar="NAME", help="the model's name there (default: that of --model)"
+    )
+    parser.add_argument(
+        "--upstream-key-file",
+        type=Path,
+        help="a file with the key that the upstream wants (default: $LABSUPPORT_UPSTREAM_KEY, or none)",
+    )
+    parser.add_argument(
+        "--upstream-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="longest pause in an upstream's answer, streamed or not (default: 600)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="other than loopback only with --api-key-file")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port (default: 8000)")
     parser.add_argument(
-        "--api-key-file", type=Path, help="one key a line; then all routes but health need one"
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="one key a line, then all routes but health need one; after a key may follow name=alice "
+        "requests-per-minute=60 tokens-per-minute=20000 concurrent=4",
     )
-    parser.add_argument("--slots", type=int, default=16, help="sequences that run at once (default: 16)")
+    parser.add_argument(
+        "--slots",
+        type=int,
+        default=16,
+        help="sequences that run at once, or requests that are with the upstream at once (default: 16)",
+    )
     parser.add_argument(
         "--context",
         type=int,
@@ -44,6 +81,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-waiting", type=int, default=64, help="sequences that may wait for a slot; more are refused"
     )
+    parser.add_argument(
+        "--ledger",
+        type=Path,
+        metavar="FILE",
+        help="write down what each request used, for `labsupport usage FILE` and /v1/usage "
+        "(default: nowhere: who asked when is the callers' own business until somebody wants a bill)",
+    )
     parser.add_argument("--debug", action="store_true", help="show the engine's invariants at /debug/engine")
     parser.add_argument(
         "--stop-with-stdin",
@@ -56,6 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve. Raises LabsupportError, which ends the command with status 1."""
     if arguments.max_waiting < 0:
         raise LabsupportError(f"--max-waiting is {arguments.max_waiting}", allowed="0 or more")
+    if arguments.model is None:
+        named = arguments.upstream_model if arguments.engine == "upstream" else None
+        arguments.model = named or os.environ.get("LABSUPPORT_MODEL", "pocket")
     from labsupport.server.run import Settings
     from labsupport.server.run import run as serve
 

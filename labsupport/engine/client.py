@@ -244,7 +244,7 @@ class EngineClient:
                 )
         message = self._decoder.decode(await socket.recv())
         if isinstance(message, Failed):
-            raise EngineFailed(message.problem, remedy=message.remedy)
+            raise EngineFailed(message.problem, allowed=message.allowed, remedy=message.remedy)
         if not isinstance(message, Ready):
             raise EngineFailed(f"the engine began with {type(message).__name__}")
         return message

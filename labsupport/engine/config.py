@@ -13,10 +13,12 @@ import msgspec
 
 from labsupport.errors import LabsupportError
 
-EngineName = Literal["auto", "llama"]
+EngineName = Literal["auto", "llama", "bnb"]
 KVType = Literal["f16", "q8_0", "q4_0"]
 Admission = Literal["reserve", "preempt"]
 
+BNB_QUANTIZATIONS = ("nf4", "int8", "bf16", "fp32")
+"""What the bnb engine can load a checkpoint in."""
 LARGEST_SEQUENCE_COUNT = 256
 """llama.cpp's LLAMA_MAX_SEQ: how many sequences one context can tell apart."""
 
@@ -24,13 +26,14 @@ LARGEST_SEQUENCE_COUNT = 256
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The engine's settings; `checked()` before use.
 
-    model: path of a GGUF file.
-    engine: which runner; `auto` takes the best that the machine has and says why.
+    model: path of a GGUF file, which llama serves, or of a Hugging Face checkpoint's folder, which bnb does.
+    engine: which runner; `auto` takes the one for the model's kind, and the best device that it can use.
+    quantization: what bnb loads the checkpoint in, `nf4` if empty. A GGUF file brings its own.
     context_tokens: the longest sequence (prompt and answer); 0 takes what the model was trained for, at most
         4,096.
     slots: how many sequences run at once.
     kv_cells: tokens' worth of KV cache that all sequences share; 0 takes `slots` contexts, at most 16,384.
-    kv_type: number format of the KV cache.
+    kv_type: number format of the KV cache; bnb keeps it as it computes, in 16 bits on a GPU.
     step_tokens: most tokens in one step; a long prompt is computed in chunks of at most this many, so it
         bounds how long one prompt can hold up everybody else's next token.
     admission: `reserve` admits a request when its worst case fits; `preempt` when its prompt fits, and takes
@@ -44,6 +47,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     model: str
     engine: EngineName = "auto"
+    quantization: str = ""
     context_tokens: int = 0
     slots: int = 16
     kv_cells: int = 0
@@ -70,7 +74,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             if not low <= value <= high:
                 raise ConfigRefused(f"{name} is {value}", allowed=f"{low} to {high}")
         for name, text, choices in (
-            ("engine", self.engine, ("auto", "llama")),
+            ("engine", self.engine, ("auto", "llama", "bnb")),
+            ("quantization", self.quantization, ("", *BNB_QUANTIZATIONS)),
             ("kv_type", self.kv_type, ("f16", "q8_0", "q4_0")),
             ("admission", self.admission, ("reserve", "preempt")),
         ):
@@ -91,12 +96,44 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"kv_cells is {self.kv_cells} with context_tokens {self.context_tokens}",
                 allowed="at least one full context, or the longest request could never run",
             )
-        if not Path(self.model).is_file():
+        if self.is_checkpoint:
+            self._refuse_for_checkpoint()
+        elif not Path(self.model).is_file():
             raise ConfigRefused(
                 f"there is no model file at {self.model}",
                 remedy="`labsupport models path NAME --quant Q` makes a model and prints its file.",
             )
+        elif self.engine == "bnb" or self.quantization:
+            raise ConfigRefused(
+                f"the bnb engine cannot read the file {self.model}",
+                allowed="the folder of a Hugging Face checkpoint",
+                remedy="The llama engine serves GGUF files, in the quantization that they have.",
+            )
         return self
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether the model is a Hugging Face checkpoint's folder, and so one for bnb."""
+        return (Path(self.model) / "config.json").is_file()
+
+    def _refuse_for_checkpoint(self) -> None:
+        if self.engine == "llama":
+            raise ConfigRefused(
+                f"the llama engine cannot read the checkpoint {self.model}",
+                allowed="a GGUF file",
+                remedy="`labsupport models path NAME --quant Q` makes one and prints its path.",
+            )
+        if self.kv_type != "f16":
+            raise ConfigRefused(
+                f"kv_type is {self.kv_type!r} with the bnb engine",
+                allowed="f16: its KV cache has the format that it computes in",
+                remedy="The llama engine has quantized KV caches.",
+            )
+        if self.n_gpu_layers not in (-1, 0):
+            raise ConfigRefused(
+                f"n_gpu_layers is {self.n_gpu_layers} with the bnb engine",
+                allowed="-1 (all layers on a GPU where there is one) or 0 (none)",
+            )
 
 
 class ConfigRefused(LabsupportError):

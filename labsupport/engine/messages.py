@@ -146,10 +146,11 @@ class Integrity(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The engine cannot go on (a model that does not load, say); `remedy` tells the reader what to do."""
+    """The engine cannot go on (a model that does not load, say): the three parts of a LabsupportError."""
 
     problem: str
     remedy: str
+    allowed: str = ""
 
 
 ToEngine = Submit | Abort | Inspect | Shutdown

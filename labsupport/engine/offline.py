@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from labsupport.engine import loading
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import Delta, FinishReason, SamplingParams, TokenLogprob
 from labsupport.engine.plan import CellsExhausted, Runner
@@ -49,7 +50,7 @@ class OfflineEngine:
     """A loaded model in this process. `with` closes it. Not for two threads at once."""
 
     def __init__(self, config: EngineConfig, runner: Runner | None = None) -> None:
-        self.runner = runner or _load(config)
+        self.runner = runner or loading.load(config)[0]
         self.scheduler = Scheduler.for_config(config, self.runner)
         self._serial = 0
 
@@ -106,7 +107,7 @@ def generate(
     params: SamplingParams | Sequence[SamplingParams],
     **settings: Any,
 ) -> list[Completion]:
-    """Load a GGUF file, complete every prompt (token ids), and close it again.
+    """Load a model, complete every prompt (token ids), and close it again.
 
     `settings` are fields of `EngineConfig`. Raises a LabsupportError for a damaged model, an impossible
     setting or an impossible prompt.
@@ -114,9 +115,3 @@ def generate(
     config = msgspec.structs.replace(EngineConfig(model=str(model_path)), **settings).checked()
     with OfflineEngine(config) as engine:
         return engine.generate(prompts, params)
-
-
-def _load(config: EngineConfig) -> Runner:
-    from labsupport.engine.runners.llama import LlamaRunner
-
-    return LlamaRunner(config.checked())

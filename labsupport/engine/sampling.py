@@ -66,11 +66,17 @@ def _sample(logits: Logits, how: Draw) -> int:
     else:  # every token can be drawn, in whatever order
         weights = _weights(logits, logits.max(), params)
         tokens, chances = np.arange(len(logits)), weights / weights.sum()
-    # A counter-based generator: the n-th number of a seed's stream needs no state, so nothing is lost when a
-    # sequence is preempted and computed again.
-    generator = np.random.Generator(np.random.Philox(key=how.seed % 2**64, counter=how.index))
-    place = int(np.searchsorted(np.cumsum(chances), generator.random(), side="right"))
+    place = int(np.searchsorted(np.cumsum(chances), uniform(how), side="right"))
     return int(tokens[min(place, len(tokens) - 1)])
+
+
+def uniform(how: Draw) -> float:
+    """The number in [0, 1) that decides a draw: the `index`-th of the stream of the request's own seed.
+
+    The generator is counter-based, so the n-th number needs no state: nothing is lost when a sequence is
+    preempted and computed again, and every runner, on whatever device, draws by the same number.
+    """
+    return float(np.random.Generator(np.random.Philox(key=how.seed % 2**64, counter=how.index)).random())
 
 
 def _likeliest(logits: Logits, count: int) -> NDArray[np.int64]:

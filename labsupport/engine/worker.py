@@ -19,6 +19,7 @@ import msgspec
 import zmq
 
 from labsupport.engine.config import EngineConfig
+from labsupport.engine.loading import load
 from labsupport.engine.messages import (
     Abort,
     Delta,
@@ -177,7 +178,9 @@ def main() -> None:
     try:
         runner, ready = _load(config)
     except LabsupportError as error:
-        socket.send(msgspec.msgpack.encode(Failed(problem=error.problem, remedy=error.remedy)))
+        socket.send(
+            msgspec.msgpack.encode(Failed(problem=error.problem, remedy=error.remedy, allowed=error.allowed))
+        )
         socket.close()
         sys.exit(1)
     socket.send(msgspec.msgpack.encode(ready))
@@ -187,10 +190,7 @@ def main() -> None:
 
 def _load(config: EngineConfig) -> tuple[Runner, Ready]:
     begin = time.monotonic()
-    from labsupport.engine.runners.llama import LlamaRunner, selection
-
-    chosen = selection(config.checked())
-    runner = LlamaRunner(config)
+    runner, chosen = load(config)
     return runner, Ready(
         pid=os.getpid(),
         engine=chosen.engine,

@@ -55,6 +55,33 @@ def pre_tokenizer_name(tokenizer: dict[str, Any]) -> str:
     )
 
 
+def write_vocabulary(checkpoint: Path, target: Path) -> None:
+    """Write a GGUF file of a checkpoint's tokenizer and chat template alone, without a weight.
+
+    Raises what `write_tokenizer` raises, and `ModelFileError` if there is no config.json.
+    """
+    import gguf
+
+    from labsupport.anatomy import ModelShape
+    from labsupport.models.gguf_layout import ARCHITECTURES
+
+    config = read_json(checkpoint / "config.json")
+    if not config:
+        raise ModelFileError(
+            checkpoint / "config.json", "there is no such file: this is no Hugging Face checkpoint."
+        )
+    shape = ModelShape.from_config(config)
+    writer = gguf.GGUFWriter(target, ARCHITECTURES.get(shape.architecture, shape.architecture))
+    try:
+        writer.add_name(checkpoint.name)
+        write_tokenizer(writer, checkpoint, vocabulary=shape.vocabulary)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+
+
 def write_tokenizer(writer: Any, checkpoint: Path, *, vocabulary: int) -> None:
     """Add vocabulary, merges, special tokens and chat template of a checkpoint to a `gguf.GGUFWriter`.
 

@@ -51,14 +51,36 @@ def path(name: str, quant: str = "q4_k_m") -> Path:
     quant = quant.lower()
     if quant not in QUANTS:
         raise LabsupportError(f"There is no quantization {quant!r}.", allowed=", ".join(QUANTS))
-    product = _product(name, quant)
+    return _made(_product(name, quant), lambda product: _make(name, quant, product))
+
+
+def vocabulary(name: str) -> Path:
+    """A GGUF file of a model's tokenizer and chat template alone, made if it is missing.
+
+    It is for whoever has the weights from `checkpoint(name)` and needs no GGUF of them. `name` and errors are
+    as in `checkpoint`.
+    """
+    folder = checkpoint(name)
+
+    def make(product: Path) -> None:
+        from labsupport.models.gguf_tokenizer import write_vocabulary
+
+        with appearing(product) as target:
+            write_vocabulary(folder, target)
+            record(target, product)
+
+    return _made(_product(name, "vocabulary"), make)
+
+
+def _made(product: Path, make: Callable[[Path], None]) -> Path:
+    """A file of the cache, made if it is missing or no longer as it was made; by one process at a time."""
     with usable(product.parent):
         if is_as_made(product):
             return product
     with locked(product):
         if not is_as_made(product):
             _set_aside(product)
-            _make(name, quant, product)
+            make(product)
             _remove_stale(product)
     return product
 

@@ -77,29 +77,46 @@ class TextCompletion(BaseModel):
 
 
 @dataclass
-class Collected:
-    """What one sequence has said so far."""
+class Counted:
+    """What one sequence has used so far."""
 
     prompt_tokens: int
-    text: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
     num_tokens: int = 0
-    spelled_characters: int = 0
     cached_tokens: int = 0
     finish_reason: str = ""
 
-    def add(self, delta: Delta) -> None:
-        self.text.append(delta.text)
-        self.logprobs += delta.logprobs
+    def count(self, delta: Delta) -> None:
         self.num_tokens += len(delta.tokens)
-        self.spelled_characters += sum(len(_spelling(entry.text)) for entry in delta.logprobs)
         self.cached_tokens = delta.cached_tokens
         self.finish_reason = delta.finish_reason or self.finish_reason
 
+    @property
+    def has_begun(self) -> bool:
+        return self.num_tokens > 0 or bool(self.finish_reason)
 
-def usage_of(sequences: Sequence[Collected], *, choices_per_prompt: int) -> Usage:
-    """Sums over a request. A prompt with n choices counts once, as in OpenAI's API."""
-    firsts = sequences[::choices_per_prompt]
+
+@dataclass
+class Collected(Counted):
+    """What one sequence has said so far."""
+
+    text: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    spelled_characters: int = 0
+
+    def add(self, delta: Delta) -> None:
+        self.count(delta)
+        self.text.append(delta.text)
+        self.logprobs += delta.logprobs
+        self.spelled_characters += sum(len(_spelling(entry.text)) for entry in delta.logprobs)
+
+
+def usage_of(sequences: Sequence[Counted], *, choices_per_prompt: int) -> Usage:
+    """Sums over a request. A prompt with n choices counts once, as in OpenAI's API, when one has begun."""
+    prompts = [
+        sequences[first : first + choices_per_prompt]
+        for first in range(0, len(sequences), choices_per_prompt)
+    ]
+    firsts = [begun[0] for choices in prompts if (begun := [one for one in choices if one.has_begun])]
     prompt_tokens = sum(sequence.prompt_tokens for sequence in firsts)
     completion_tokens = sum(sequence.num_tokens for sequence in sequences)
     return Usage(
@@ -111,7 +128,9 @@ def usage_of(sequences: Sequence[Collected], *, choices_per_prompt: int) -> Usag
 
 
 class AnswerFormat(Protocol):
-    """How one of the two routes writes an answer."""
+    """How one of the two routes writes an answer; `id` is the answer's."""
+
+    id: str
 
     def whole(self, sequences: Sequence[Collected], usage: Usage) -> BaseModel: ...
 

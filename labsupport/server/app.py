@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,8 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from labsupport.server import errors
+from labsupport.server import errors, totals
+from labsupport.server.accounts import Accounts
 from labsupport.server.answers import (
     AnswerFormat,
     ChatCompletion,
@@ -29,36 +29,69 @@ from labsupport.server.answers import (
 from labsupport.server.auth import BearerAuth
 from labsupport.server.chat_template import ChatTemplate
 from labsupport.server.engine_link import EngineLink
-from labsupport.server.errors import ApiError, shortened
+from labsupport.server.errors import ApiError, bad_request, shortened
 from labsupport.server.generation import Generator, Job, collect, stream
+from labsupport.server.key_limits import KeyLimits
+from labsupport.server.keys import Key
+from labsupport.server.ledger import Ledger
+from labsupport.server.ledger_file import LedgerError
 from labsupport.server.limits import Admission, BodyLimit
 from labsupport.server.metrics import CountResponses, Metrics
 from labsupport.server.prompts import Prompts, completion_tokens
 from labsupport.server.protocol import ChatRequest, CompletionRequest, TokenizeRequest
-from labsupport.server.streaming import ClientGone, EventStream, unless_disconnected
+from labsupport.server.streaming import respond
 from labsupport.server.tokenizer import Tokenizer
+from labsupport.server.upstream import routes as upstream_routes
+from labsupport.server.upstream.link import Upstream
 
 LARGEST_BODY_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What the application serves and within which limits.
+    """What the application serves and within which limits: one of the two below.
 
     name: the model's id in requests and in `/v1/models`.
+    engine: what answers: one of our own, or another server.
     most_sequences: running and waiting together; more are answered 429.
     keys: none means that no key is asked.
+    ledger: where requests are written down, if anywhere; whoever opened it closes it.
     debug: adds `/debug/engine`, which reports the engine's invariants.
     """
 
     name: str
+    engine: EngineLink | Upstream
+    most_sequences: int
+    keys: tuple[Key, ...] = ()
+    ledger: Ledger | None = None
+    debug: bool = False
+
+    def refuse_unknown(self, model: str) -> None:
+        """Raise ApiError 404 for any model but the one that is served."""
+        if model != self.name:
+            raise ApiError(
+                404,
+                f"There is no model {shortened(repr(model))} here; this server has {self.name!r}.",
+                param="model",
+                code="model_not_found",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedHere(Served):
+    """A model that an engine of our own runs, with what turns text into its tokens."""
+
+    engine: EngineLink
     quantization: str
     tokenizer: Tokenizer
     template: ChatTemplate | None
-    engine: EngineLink
-    most_sequences: int
-    keys: tuple[str, ...] = ()
-    debug: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedElsewhere(Served):
+    """A model that another server runs."""
+
+    engine: Upstream
 
 
 def build(served: Served) -> FastAPI:
@@ -84,46 +117,38 @@ def build(served: Served) -> FastAPI:
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)
     app.add_middleware(BearerAuth, keys=served.keys)
     app.add_middleware(CountResponses, metrics=metrics)
-    _add_openai_routes(app, served, Generator(Admission(served.most_sequences), metrics))
+    admission = Admission(served.most_sequences)
+    if isinstance(served, ServedHere):
+        _add_generation(app, served, admission, metrics)
+    elif isinstance(served, ServedElsewhere):
+        upstream_routes.add_routes(
+            app, served.engine, admission, metrics, name=served.name, refuse_unknown=served.refuse_unknown
+        )
+    _add_models(app, served)
     _add_operations(app, served, metrics)
+    _add_usage(app, served)
     return app
 
 
-def _add_openai_routes(app: FastAPI, served: Served, generator: Generator) -> None:
+def _add_generation(app: FastAPI, served: ServedHere, admission: Admission, metrics: Metrics) -> None:
+    key_limits = KeyLimits(served.keys)
+    generator = Generator(admission, metrics, Accounts(served.ledger, key_limits))
     prompts = Prompts(served.tokenizer, served.template)
-    created = int(time.time())
-
-    def refuse_unknown(model: str) -> None:
-        if model != served.name:
-            raise ApiError(
-                404,
-                f"There is no model {shortened(repr(model))} here; this server has {served.name!r}.",
-                param="model",
-                code="model_not_found",
-            )
-
-    def card() -> dict[str, Any]:
-        return {
-            "id": served.name,
-            "object": "model",
-            "created": created,
-            "owned_by": "labsupport",
-            "quantization": served.quantization,
-            "max_model_len": served.engine.context_tokens,
-        }
 
     async def answer(
         request: Request, asked: ChatRequest | CompletionRequest, form: AnswerFormat
     ) -> Response:
         """What both generating routes do once they know how their answer is written."""
         arrived = time.monotonic()
-        refuse_unknown(asked.model)
+        served.refuse_unknown(asked.model)
         engine = served.engine.require()
         context_tokens = engine.info.context_tokens
         encoded = await asyncio.to_thread(prompts.of, asked, context_tokens=context_tokens)
         limits = completion_tokens(asked, encoded, context_tokens=context_tokens)
         job = Job(
-            id=uuid.uuid4().hex,
+            id=form.id,
+            route=request.url.path,
+            model=served.name,
             arrived=arrived,
             sequences=[
                 (tokens, asked.sampling(max_tokens=limit, choice=choice))
@@ -131,19 +156,16 @@ def _add_openai_routes(app: FastAPI, served: Served, generator: Generator) -> No
                 for choice in range(asked.choices_per_prompt)
             ],
             choices_per_prompt=asked.choices_per_prompt,
-            key=getattr(request.state, "key_name", ""),
+            key=_key_name(request),
         )
         deltas = generator.run(job, engine)
-        try:
-            if not asked.stream:
-                body = await unless_disconnected(request.receive, collect(deltas, job, form))
-                return Response(body, media_type="application/json")
+        if asked.stream:
             events = stream(deltas, job, form, include_usage=asked.include_usage)
-            # The first event is awaited here, so that a refusal still gets its HTTP status.
-            first = await unless_disconnected(request.receive, anext(events))
-            return EventStream(first, events)
-        except ClientGone:
-            return Response(status_code=499)  # nobody reads it; nginx's number for this in access logs
+            response = await respond(request.receive, events)
+        else:
+            response = await respond(request.receive, collect(deltas, job, form))
+        response.headers.update(key_limits.headers(job.key))
+        return response
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion)
     async def chat(request: Request, asked: ChatRequest) -> Response:
@@ -157,20 +179,11 @@ def _add_openai_routes(app: FastAPI, served: Served, generator: Generator) -> No
         )
         return await answer(request, asked, form)
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [card()]}
-
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
-        refuse_unknown(name)
-        return card()
-
     @app.post("/tokenize")
     async def tokenize(asked: TokenizeRequest) -> dict[str, Any]:
         """Token ids of a prompt or a conversation, as the generating routes would run them."""
         if asked.model is not None:
-            refuse_unknown(asked.model)
+            served.refuse_unknown(asked.model)
         tokens = await asyncio.to_thread(prompts.of_tokenize, asked)
         spelled = [served.tokenizer.piece(token).decode("utf-8", "replace") for token in tokens]
         return {
@@ -179,6 +192,29 @@ def _add_openai_routes(app: FastAPI, served: Served, generator: Generator) -> No
             "tokens": tokens,
             "token_strs": spelled if asked.return_token_strs else None,
         }
+
+
+def _add_models(app: FastAPI, served: Served) -> None:
+    created = int(time.time())
+
+    def card() -> dict[str, Any]:
+        return {
+            "id": served.name,
+            "object": "model",
+            "created": created,
+            "owned_by": "labsupport",
+            "quantization": served.quantization if isinstance(served, ServedHere) else None,
+            "max_model_len": served.engine.context_tokens,
+        }
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [card()]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        served.refuse_unknown(name)
+        return card()
 
 
 def _add_operations(app: FastAPI, served: Served, metrics: Metrics) -> None:
@@ -190,6 +226,8 @@ def _add_operations(app: FastAPI, served: Served, metrics: Metrics) -> None:
     @app.get("/health/ready")
     async def ready() -> JSONResponse:
         """200 while the engine can take requests: send traffic elsewhere when it cannot."""
+        if served.ledger and served.ledger.trouble:
+            return JSONResponse({"status": "ledger_unavailable"}, status_code=503)
         is_ready = served.engine.ready
         return JSONResponse({"status": served.engine.status}, status_code=200 if is_ready else 503)
 
@@ -197,10 +235,37 @@ def _add_operations(app: FastAPI, served: Served, metrics: Metrics) -> None:
     async def scrape() -> Response:
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    if served.debug:
+    link = served.engine
+    if served.debug and isinstance(link, EngineLink):
 
         @app.get("/debug/engine")
         async def inspect() -> dict[str, Any]:
             """The engine's process id and the invariants of its pool and queue."""
-            engine = served.engine.require()
+            engine = link.require()
             return {"pid": engine.info.pid, **msgspec.to_builtins(await engine.inspect())}
+
+
+def _add_usage(app: FastAPI, served: Served) -> None:
+    @app.get("/v1/usage")
+    async def usage(request: Request, since: str | None = None, until: str | None = None) -> dict[str, Any]:
+        """What the caller's own key has used: of requests that arrived from `since` to before `until`.
+
+        Nobody sees another key's: who may see all of them may read the file, `labsupport usage FILE`.
+        """
+        if served.ledger is None:
+            raise ApiError(
+                404, "This server keeps no usage ledger; it would with --ledger FILE.", code="no_ledger"
+            )
+        try:
+            period = totals.Period.parse(since, until)
+            own = await asyncio.to_thread(totals.of_key, served.ledger.path, _key_name(request), period)
+        except totals.PeriodError as error:
+            raise bad_request(f"{error.problem}. Allowed: {error.allowed}.", code="invalid_value") from error
+        except LedgerError as error:
+            raise ApiError(503, error.problem, code="ledger_unavailable", retry_after_seconds=1) from error
+        return {"object": "usage", "key": own.key, **period.as_json(), **own.as_json()}
+
+
+def _key_name(request: Request) -> str:
+    """The name of the caller's key; "" where no key is asked for."""
+    return getattr(request.state, "key_name", "")

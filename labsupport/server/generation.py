@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from labsupport.engine.client import EngineClient
 from labsupport.engine.messages import Delta, SamplingParams
 from labsupport.errors import LabsupportError
+from labsupport.server.accounts import Accounts, Request
 from labsupport.server.answers import AnswerFormat, Collected, usage_of
 from labsupport.server.errors import ApiError, from_engine
 from labsupport.server.limits import Admission
@@ -25,31 +26,56 @@ from labsupport.server.streaming import DONE, event
 class Job:
     """What one request asks of the engine: sequences in the order of its choices, n to a prompt.
 
-    arrived: when the request came in, on the monotonic clock, in seconds.
+    id: its answer's. arrived: when it came in, on the monotonic clock, in seconds.
     """
 
     id: str
+    route: str
+    model: str
     arrived: float
     sequences: Sequence[tuple[list[int], SamplingParams]]
     choices_per_prompt: int
     key: str
 
+    @property
+    def most_tokens(self) -> int:
+        """What it can use: each prompt once, and each completion at its longest."""
+        prompts = sum(len(tokens) for tokens, _ in self.sequences[:: self.choices_per_prompt])
+        return prompts + sum(params.max_tokens for _, params in self.sequences)
+
+    def request(self) -> Request:
+        """What its account needs to know of it."""
+        return Request(
+            id=self.id,
+            key=self.key,
+            route=self.route,
+            model=self.model,
+            arrived=self.arrived,
+            prompt_lengths=[len(tokens) for tokens, _ in self.sequences],
+            choices_per_prompt=self.choices_per_prompt,
+            most_tokens=self.most_tokens,
+        )
+
 
 class Generator:
-    """Runs jobs, within the admission limit, and measures them."""
+    """Runs jobs, within the limits of the queue and of their keys, and measures and accounts them."""
 
-    def __init__(self, admission: Admission, metrics: Metrics) -> None:
+    def __init__(self, admission: Admission, metrics: Metrics, accounts: Accounts) -> None:
         self._admission = admission
         self._metrics = metrics
+        self._accounts = accounts
 
     async def run(self, job: Job, engine: EngineClient) -> AsyncGenerator[tuple[int, Delta], None]:
         """Deltas of all sequences as they come, each with its choice's index.
 
-        Raises ApiError: 400 or 429 before anything runs, 503 when the engine fails meanwhile.
+        Ends once the job's row in the ledger is durable. Raises ApiError: 400 or 429 before anything runs,
+        503 when the engine fails meanwhile.
         """
         for tokens, params in job.sequences:
             engine.check(tokens, params)
-        with self._admission.admit(len(job.sequences)):
+        # First, so that whom a full queue refuses has used nothing of its key's limits.
+        self._admission.check(len(job.sequences))
+        with self._accounts.open(job.request()) as account, self._admission.admit(len(job.sequences)):
             watches = [self._metrics.watch(len(tokens), arrived=job.arrived) for tokens, _ in job.sequences]
             reason = "abort"
             streams = [
@@ -60,10 +86,14 @@ class Generator:
                 async with contextlib.aclosing(_merged(streams)) as merged:
                     async for index, delta in merged:
                         watches[index].saw(delta)
+                        account.saw(index, delta)
                         yield index, delta
+                await account.finish()
             except LabsupportError as error:
                 reason = "error"
-                raise from_engine(error) from error
+                refusal = from_engine(error)
+                await account.fail(str(refusal.code))
+                raise refusal from error
             finally:
                 for watch in watches:
                     watch.end(reason)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-from labsupport import models
+from labsupport.engine.model_files import prepare
 from labsupport.errors import LabsupportError
 from labsupport.server.run import GRACE_SECONDS, LISTENING, served_name
 
@@ -35,7 +35,7 @@ class ServerFailed(LabsupportError):
 
 def serve(
     model: str | None = None,
-    quant: str = "q4_k_m",
+    quant: str = "",
     *,
     timeout_seconds: float = 300.0,
     progress: bool = True,
@@ -43,11 +43,14 @@ def serve(
 ) -> Server:
     """A server in a process of its own, on a free port of this computer; use it in a `with` block.
 
-    model: a catalogue name or a GGUF file; None takes `LABSUPPORT_MODEL`, or pocket.
+    model: a catalogue name or a GGUF file; None takes `LABSUPPORT_MODEL`, or pocket. With
+        `engine="upstream"` any name.
+    quant: as of `labsupport serve`; "" takes the engine's default, q4_k_m where llama.cpp serves.
     timeout_seconds: how long to wait until it is ready.
     progress: say on standard error, every ten seconds, what is waited for.
     options: those of `labsupport serve`, with underscores: `slots=4`, `context=1024`, `kv_type="q8_0"`,
-        `api_key="…"`, `debug=True`.
+        `api_key="…"`, `debug=True`. With `api_key_file="…"` too, the server reads its keys there, and
+        `api_key` is the one that this handle shows.
 
     Raises ServerFailed, with the server's own last lines, when it does not come up; LabsupportError for an
     unknown model.
@@ -69,11 +72,17 @@ class Server:
     def __init__(
         self, model: str, quant: str, *, timeout_seconds: float, progress: bool, options: dict[str, Any]
     ) -> None:
-        self.model = served_name(model)
+        self._is_relay = options.get("engine") == "upstream"
+        self.model = model if self._is_relay else served_name(model)
         self._timeout_seconds = timeout_seconds
         self._progress = progress
         self._api_key: str | None = options.pop("api_key", None)
+        self._writes_key = self._api_key is not None and options.get("api_key_file") is None
         self._wanted = (model, quant)
+        self._engine = {
+            "engine": options.get("engine", "auto"),
+            "n_gpu_layers": options.get("gpu_layers", -1),
+        }
         self._arguments = ["--model", model, "--quant", quant, "--port", "0", *_as_arguments(options)]
         self._folder = tempfile.TemporaryDirectory(prefix="labsupport-server-")
         self._log = Path(self._folder.name) / "log"
@@ -156,12 +165,13 @@ class Server:
         self._folder.cleanup()
 
     def _start(self) -> None:
-        models.path(*self._wanted)  # what must be pulled or converted is, with its progress shown here
+        if not self._is_relay:  # what must be pulled or converted is, with its progress shown here
+            prepare(*self._wanted, **self._engine)
         arguments = [*self._arguments, "--stop-with-stdin"]
-        if self._api_key:
+        if self._writes_key:
             key_file = Path(self._folder.name) / "keys"
             key_file.touch(mode=0o600)
-            key_file.write_text(self._api_key, encoding="utf-8")
+            key_file.write_text(str(self._api_key), encoding="utf-8")
             arguments += ["--api-key-file", str(key_file)]
         package_parent = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))

@@ -16,12 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from labsupport.server.errors import ApiError, bad_request
 
 
-class Admission:
-    """A count of the sequences in hand, running and waiting together, and the most that there may be.
+class Places:
+    """Places that are held for a while, and an estimate of when the next ones come free.
 
-    What is over the limit is refused at once with 429 and Retry-After: a queue without a bound turns overload
-    into time-outs for everybody. The time to retry is an estimate: if a request lately stayed D seconds, and
-    N sequences are in hand, then one of them ends every D / N seconds (Little's law).
+    If places were lately held for D seconds each, and N are held, then one of them comes free every D / N
+    seconds (Little's law).
     """
 
     def __init__(self, limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,31 +29,56 @@ class Admission:
         self._clock = clock
         self._typical_stay_seconds = 0.0
 
+    def lacking(self, places: int) -> int:
+        """How many more places than there are would be held if `places` were taken now; 0 if they fit."""
+        return max(0, self.taken + places - self.limit)
+
+    def seconds_until_free(self, places: int) -> int:
+        """An estimate, in whole seconds and at least 1, of when so many of those held come free."""
+        return max(1, math.ceil(places * self._typical_stay_seconds / max(self.taken, 1)))
+
     @contextmanager
-    def admit(self, sequences: int) -> Iterator[None]:
-        """Hold `sequences` places for the block. Raises ApiError: 400 if never possible, 429 if not now."""
+    def hold(self, places: int) -> Iterator[None]:
+        """Take `places` for the block, whether or not there are so many."""
+        self.taken += places
+        begin = self._clock()
+        try:
+            yield
+        finally:
+            self.taken -= places
+            # a moving average over about the last five
+            self._typical_stay_seconds += (self._clock() - begin - self._typical_stay_seconds) / 5
+
+
+class Admission(Places):
+    """A count of the sequences in hand, running and waiting together, and the most that there may be.
+
+    What is over the limit is refused at once with 429 and Retry-After: a queue without a bound turns overload
+    into time-outs for everybody.
+    """
+
+    def check(self, sequences: int) -> None:
+        """Raise ApiError if `sequences` more are too many: 400 if never possible, 429 if not now."""
         if sequences > self.limit:
             raise bad_request(
                 f"{sequences} sequences (n × prompts) asked in one request; the limit here is {self.limit}.",
                 param="n",
                 code="too_many_sequences",
             )
-        lacking = self.taken + sequences - self.limit
-        if lacking > 0:
+        if lacking := self.lacking(sequences):
             raise ApiError(
                 429,
                 f"The queue is full: {self.taken} of {self.limit} sequences in hand, {sequences} more asked.",
                 code="queue_full",
-                retry_after_seconds=max(1, math.ceil(lacking * self._typical_stay_seconds / self.taken)),
+                retry_after_seconds=self.seconds_until_free(lacking),
             )
-        self.taken += sequences
-        begin = self._clock()
-        try:
+
+    @contextmanager
+    def admit(self, sequences: int) -> Iterator[None]:
+        """Hold `sequences` places for the block. Raises ApiError as `check` does."""
+        self.check(sequences)
+        with self.hold(sequences):
             yield
-        finally:
-            self.taken -= sequences
-            # a moving average over about the last five
-            self._typical_stay_seconds += (self._clock() - begin - self._typical_stay_seconds) / 5
 
 
 class BodyLimit:

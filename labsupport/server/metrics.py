@@ -85,6 +85,13 @@ class Metrics:
         """Begin to measure one sequence, of a request that came in at `arrived` on the monotonic clock."""
         return SequenceWatch(self, prompt_tokens, arrived)
 
+    def used(self, *, prompt_tokens: int, cached_tokens: int, generation_tokens: int) -> None:
+        """Count tokens; `cached_tokens` of the prompt's were found in the prefix cache."""
+        self._prompt_tokens.inc(prompt_tokens)
+        self._prefix_queries.inc(prompt_tokens)
+        self._prefix_hits.inc(cached_tokens)
+        self._generation_tokens.inc(generation_tokens)
+
     def responded(self, status: int) -> None:
         """Count an HTTP response."""
         self._responses.labels(self._model, str(status)).inc()
@@ -114,20 +121,31 @@ class SequenceWatch:
 
     def saw(self, delta: Delta) -> None:
         """Count what one delta brought."""
-        metrics, now = self._metrics, time.monotonic()
         if delta.tokens:
-            if self._last_token is None:
-                metrics._ttft.observe(now - self._arrival)
-                metrics._queue.observe(delta.queue_seconds)
-                metrics._prompt_tokens.inc(self._prompt_tokens)
-                metrics._prefix_queries.inc(self._prompt_tokens)
-                metrics._prefix_hits.inc(delta.cached_tokens)
-            else:
-                metrics._itl.observe(now - self._last_token)
-            self._last_token = now
-            metrics._generation_tokens.inc(len(delta.tokens))
+            is_first = self._last_token is None
+            self.heard()
+            if is_first:
+                self.left_queue(delta.queue_seconds)
+            self._metrics.used(
+                prompt_tokens=self._prompt_tokens if is_first else 0,
+                cached_tokens=delta.cached_tokens if is_first else 0,
+                generation_tokens=len(delta.tokens),
+            )
         if delta.finish_reason:
             self.end(delta.finish_reason)
+
+    def heard(self) -> None:
+        """A token, or several at once, came: the time to the first, or between two."""
+        now = time.monotonic()
+        if self._last_token is None:
+            self._metrics._ttft.observe(now - self._arrival)
+        else:
+            self._metrics._itl.observe(now - self._last_token)
+        self._last_token = now
+
+    def left_queue(self, queue_seconds: float) -> None:
+        """The work on it began, that long after it came to the queue."""
+        self._metrics._queue.observe(queue_seconds)
 
     def end(self, reason: str) -> None:
         """Count the end, once; later calls change nothing."""

@@ -136,10 +136,9 @@ class Message(Strict):
         return {"role": "system" if self.role == "developer" else self.role, "content": text, **named}
 
 
-class ChatRequest(GenerationRequest):
-    """`POST /v1/chat/completions`."""
+class ChatParameters(GenerationRequest):
+    """What `POST /v1/chat/completions` takes, but for the conversation."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: TokenLimit | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -168,6 +167,12 @@ class ChatRequest(GenerationRequest):
     def sampling(self, *, max_tokens: int, choice: int) -> SamplingParams:
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
         return self._sampling(max_tokens=max_tokens, logprobs=logprobs, choice=choice)
+
+
+class ChatRequest(ChatParameters):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
 
 
 class CompletionRequest(GenerationRequest):

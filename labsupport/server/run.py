@@ -8,6 +8,7 @@ status 1, before anything is loaded; SIGTERM lets running answers finish for a w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -15,24 +16,35 @@ import signal
 import socket
 import sys
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import uvicorn
 
-from labsupport import models
 from labsupport.engine.config import EngineConfig, EngineName, KVType
+from labsupport.engine.model_files import prepare
 from labsupport.errors import LabsupportError
-from labsupport.server import app, auth
+from labsupport.server import app, auth, keys
 from labsupport.server.chat_template import ChatTemplate
 from labsupport.server.engine_link import EngineLink
 from labsupport.server.http_protocol import HttpProtocol
+from labsupport.server.keys import Key, Limits
+from labsupport.server.ledger import Ledger
 from labsupport.server.tokenizer import Tokenizer
+from labsupport.server.upstream.config import UpstreamConfig, UpstreamRefused, read_key
+from labsupport.server.upstream.link import Upstream
 
 LISTENING = "listening on "
 """What comes before the URL in the log line that says that the port is open; `launch` looks for it."""
 GRACE_SECONDS = 10
 """How long answers in progress may go on after SIGTERM."""
+
+MakeServed = Callable[[Callable[[], None], Ledger | None], app.Served]
+"""Makes what is served, given what to call if its engine cannot start at all, and the ledger."""
+_ENGINE_OPTIONS = ("ledger", "quant", "context", "kv_type", "threads", "gpu_layers")
+_UPSTREAM_OPTIONS = ("upstream", "upstream_model", "upstream_key_file", "upstream_timeout")
 
 logger = logging.getLogger("labsupport.server")
 
@@ -42,8 +54,8 @@ class Settings:
     """Everything that `labsupport serve` can be told; see its `--help`."""
 
     model: str = "pocket"
-    quant: str = "q4_k_m"
-    engine: EngineName = "auto"
+    quant: str = ""
+    engine: EngineName | Literal["upstream"] = "auto"
     host: str = "127.0.0.1"
     port: int = 8000
     api_key_file: Path | None = None
@@ -53,6 +65,11 @@ class Settings:
     threads: int = 0
     gpu_layers: int = -1
     max_waiting: int = 64
+    ledger: Path | None = None
+    upstream: str | None = None
+    upstream_model: str | None = None
+    upstream_key_file: Path | None = None
+    upstream_timeout: float = 600.0
     debug: bool = False
     stop_with_stdin: bool = False
 
@@ -64,67 +81,103 @@ class AddressUnavailable(LabsupportError):
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Raises LabsupportError for whatever keeps it from starting."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    for chatty in ("uvicorn.error", "gguf"):
+    for chatty in ("uvicorn.error", "gguf", "httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     if settings.stop_with_stdin:
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
-    keys = auth.read_keys(settings.api_key_file) if settings.api_key_file else ()
-    auth.refuse_unprotected(settings.host, keys)
+    callers = keys.read_keys(settings.api_key_file) if settings.api_key_file else ()
+    auth.refuse_unprotected(settings.host, callers)
     if settings.debug and not auth.is_loopback(settings.host):
         raise auth.UnprotectedServer(
             f"--debug with --host {settings.host} would show the engine to other computers",
             remedy="leave out --debug, or listen on 127.0.0.1",
         )
-    path = models.path(settings.model, settings.quant)
-    tokenizer = Tokenizer(path)
+    _refuse_idle(settings)
+    with contextlib.ExitStack() as stack:
+        if settings.engine == "upstream":
+            make_served = _elsewhere(settings, callers)
+        else:
+            make_served = _here(settings, settings.engine, callers)
+        listener = stack.enter_context(_listen(settings.host, settings.port))
+        ledger = stack.enter_context(Ledger(settings.ledger)) if settings.ledger else None
+        return asyncio.run(_serve(settings, listener, make_served, ledger))
+
+
+def _here(settings: Settings, engine: EngineName, callers: tuple[Key, ...]) -> MakeServed:
+    """A model on an engine of our own, with everything checked that can be before it starts."""
+    files = prepare(settings.model, settings.quant, engine=engine, n_gpu_layers=settings.gpu_layers)
+    tokenizer = Tokenizer(files.vocabulary)
     source = tokenizer.metadata("tokenizer.chat_template")
     config = EngineConfig(
-        model=str(path),
-        engine=settings.engine,
+        model=str(files.weights),
+        engine=engine,
+        quantization=files.quantization if files.engine == "bnb" else "",
         slots=settings.slots,
         context_tokens=settings.context,
         kv_type=settings.kv_type,
         threads=settings.threads,
         n_gpu_layers=settings.gpu_layers,
     ).checked()
-    with _listen(settings.host, settings.port) as listener:
-        return asyncio.run(
-            _serve(
-                settings,
-                config,
-                listener,
-                keys=keys,
-                tokenizer=tokenizer,
-                template=ChatTemplate(source, tokenizer) if source else None,
-            )
+    return lambda leave, ledger: app.ServedHere(
+        name=served_name(settings.model),
+        quantization=files.quantization,
+        tokenizer=tokenizer,
+        template=ChatTemplate(source, tokenizer) if source else None,
+        engine=EngineLink(config, on_failure=leave),
+        most_sequences=settings.slots + settings.max_waiting,
+        keys=callers,
+        ledger=ledger,
+        debug=settings.debug,
+    )
+
+
+def _elsewhere(settings: Settings, callers: tuple[Key, ...]) -> MakeServed:
+    """A model that another server runs; our name for it is the one that was given, as it was given."""
+    if limited := [key.name for key in callers if key.limits != Limits()]:
+        raise UpstreamRefused(
+            f"the key {limited[0]} has limits, which are not kept yet with --engine upstream",
+            allowed="keys without limits",
         )
+    config = UpstreamConfig(
+        url=settings.upstream or "",
+        model=settings.upstream_model or settings.model,
+        key=read_key(settings.upstream_key_file),
+        connections=settings.slots,
+        silence_seconds=settings.upstream_timeout,
+    ).checked()
+    return lambda leave, _: app.ServedElsewhere(
+        name=settings.model,
+        engine=Upstream(config),
+        most_sequences=settings.slots + settings.max_waiting,
+        keys=callers,
+        debug=settings.debug,
+    )
+
+
+def _refuse_idle(settings: Settings) -> None:
+    """Raise UpstreamRefused for an option that would do nothing, which whoever gave it did not mean."""
+    is_relay = settings.engine == "upstream"
+    if is_relay and settings.upstream is None:
+        raise UpstreamRefused(
+            "--engine upstream, but which?", remedy="add --upstream URL, such as http://127.0.0.1:8001/v1"
+        )
+    idle = _ENGINE_OPTIONS if is_relay else _UPSTREAM_OPTIONS
+    for option in fields(settings):
+        if option.name in idle and getattr(settings, option.name) != option.default:
+            raise UpstreamRefused(
+                f"--{option.name.replace('_', '-')} does nothing with --engine {settings.engine}",
+                allowed="the options of the engine that is taken",
+            )
 
 
 async def _serve(
-    settings: Settings,
-    config: EngineConfig,
-    listener: socket.socket,
-    *,
-    keys: tuple[str, ...],
-    tokenizer: Tokenizer,
-    template: ChatTemplate | None,
+    settings: Settings, listener: socket.socket, make_served: MakeServed, ledger: Ledger | None
 ) -> int:
     def leave(*_: object) -> None:
         server.should_exit = True
 
-    engine = EngineLink(config, on_failure=leave)
-    application = app.build(
-        app.Served(
-            name=served_name(settings.model),
-            quantization=settings.quant,
-            tokenizer=tokenizer,
-            template=template,
-            engine=engine,
-            most_sequences=settings.slots + settings.max_waiting,
-            keys=keys,
-            debug=settings.debug,
-        )
-    )
+    served = make_served(leave, ledger)
+    application = app.build(served)
     server = uvicorn.Server(
         uvicorn.Config(
             application,
@@ -141,8 +194,8 @@ async def _serve(
     host, port = listener.getsockname()[:2]
     logger.info("%shttp://%s:%d", LISTENING, f"[{host}]" if ":" in host else host, port)
     await server.serve(sockets=[listener])
-    if engine.failure:
-        raise engine.failure
+    if served.engine.failure:
+        raise served.engine.failure
     return 0
 
 

@@ -52,6 +52,21 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
+async def respond(
+    receive: Receive, work: AsyncGenerator[bytes, None] | Coroutine[Any, Any, bytes]
+) -> Response:
+    """The response to a request whose work is the events of a stream, or one whole JSON body.
+
+    The first event is awaited here, so that a refusal still gets its HTTP status.
+    """
+    try:
+        if isinstance(work, AsyncGenerator):
+            return EventStream(await unless_disconnected(receive, anext(work)), work)
+        return Response(await unless_disconnected(receive, work), media_type="application/json")
+    except ClientGone:
+        return Response(status_code=499)  # nobody reads it; nginx's number for this in access logs
+
+
 class EventStream(Response):
     """Sends events as they come and closes their source at the end, whoever ends it.
 

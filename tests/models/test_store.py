@@ -63,6 +63,17 @@ def test_a_file_is_made_once(own_cache: Path) -> None:
     assert [file for file in first.parent.iterdir() if file.suffix == ".16bit"] == []
 
 
+def test_a_vocabulary_is_made_once_and_without_weights(own_cache: Path) -> None:
+    file = models.vocabulary("pocket")
+    header = gguf_header.read(file)
+    assert header.tensors == ()
+    assert "tokenizer.chat_template" in header.metadata
+    made = file.stat().st_mtime_ns
+    assert models.vocabulary("pocket").stat().st_mtime_ns == made
+    with pytest.raises(LabsupportError, match="random numbers"):
+        models.vocabulary("synthetic-0.3b")
+
+
 def test_retrained_weights_are_not_served_stale(own_cache: Path, own_pocket: Path) -> None:
     before = models.path(str(own_pocket), "bf16")
     content = before.read_bytes()

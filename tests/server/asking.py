@@ -10,6 +10,14 @@ import pytest
 from labsupport.server.launch import Server
 
 KEY = "a-key-for-the-tests"
+ALICE, BOB, CAROL, DAVE, ERIN = (f"the-key-of-{name}" for name in ("alice", "bob", "carol", "dave", "erin"))
+KEY_FILE = f"""
+{ALICE} name=alice
+{BOB} name=bob
+{CAROL} name=carol requests-per-minute=2
+{DAVE} name=dave tokens-per-minute=200
+{ERIN} name=erin concurrent=1
+"""
 ASK = [{"role": "user", "content": "What is a KV cache?"}]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from asking import KEY
+from asking import ALICE, KEY, KEY_FILE
 
 import labsupport
 from labsupport import models
@@ -36,6 +36,34 @@ def server() -> Iterator[Server]:
 def small_server() -> Iterator[Server]:
     """Two slots, two places to wait, and a key."""
     with labsupport.serve("pocket", "q4_k_m", slots=2, max_waiting=2, debug=True, api_key=KEY) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def accounts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("accounts")
+
+
+@pytest.fixture(scope="session")
+def ledger(accounts_folder: Path) -> Path:
+    """The file that `accounted` writes."""
+    return accounts_folder / "ledger"
+
+
+@pytest.fixture(scope="session")
+def accounted(accounts_folder: Path, ledger: Path) -> Iterator[Server]:
+    """A server with a ledger, and keys with limits; its handle shows alice's key."""
+    key_file = accounts_folder / "keys"
+    key_file.write_text(KEY_FILE)
+    with labsupport.serve(
+        "pocket",
+        slots=8,
+        context=512,
+        debug=True,
+        api_key=ALICE,
+        api_key_file=key_file,
+        ledger=ledger,
+    ) as running:
         yield running
 
 

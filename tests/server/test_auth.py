@@ -7,7 +7,8 @@ import openai
 import pytest
 from asking import ASK, KEY
 
-from labsupport.server.auth import KeyFileError, UnprotectedServer, is_loopback, read_keys, refuse_unprotected
+from labsupport.server.auth import UnprotectedServer, is_loopback, refuse_unprotected
+from labsupport.server.keys import Key, digest
 
 ROUTES = [
     ("GET", "/v1/models"),
@@ -15,6 +16,7 @@ ROUTES = [
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
     ("POST", "/tokenize"),
+    ("GET", "/v1/usage"),
     ("GET", "/metrics"),
     ("GET", "/debug/engine"),
     ("GET", "/openapi.json"),
@@ -75,34 +77,11 @@ def test_the_right_key_opens(small_server):
         small_server.openai(api_key="wrong").models.list()
 
 
-def test_a_key_file_holds_one_key_a_line(tmp_path):
-    file = tmp_path / "keys"
-    file.write_text("# ours\n\n  first-key  \nsecond-key\n")
-
-    assert read_keys(file) == ("first-key", "second-key")
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\n# nothing\n", b"two words\n", "schlüssel\n".encode(), b"\xff\xfe"]
-)
-def test_a_key_file_without_a_usable_key_is_refused(tmp_path, content):
-    file = tmp_path / "keys"
-    file.write_bytes(content)
-
-    with pytest.raises(KeyFileError, match=str(file)):
-        read_keys(file)
-
-
-def test_a_missing_key_file_is_refused(tmp_path):
-    with pytest.raises(KeyFileError, match="cannot be read"):
-        read_keys(tmp_path / "none")
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "", "127.0.0.1.example.org"])
 def test_other_than_loopback_needs_a_key(host):
     with pytest.raises(UnprotectedServer, match="no API key"):
         refuse_unprotected(host, [])
-    refuse_unprotected(host, ["key"])
+    refuse_unprotected(host, [Key(name="ours", digest=digest("key"))])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])

@@ -15,9 +15,9 @@ from labsupport import models
 from labsupport.server.tokenizer import TextTooLong, Tokenizer, VocabularyError
 
 
-@pytest.fixture(scope="module")
-def tokenizer(gguf_file):
-    return Tokenizer(gguf_file)
+@pytest.fixture(scope="module", params=["a whole model", "a vocabulary alone"])
+def tokenizer(request, gguf_file):
+    return Tokenizer(gguf_file if request.param == "a whole model" else models.vocabulary("pocket"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,186 @@
+"""One request, carried to the upstream and its answer back.
+
+Right means: every event leaves as it comes, with our name for the model and without the usage that only we
+asked for; an answer that is not OpenAI's, or not whole, is an error and never passes for one; and however the
+exchange ends, its place is given back and it is counted once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+
+from labsupport.server.errors import ApiError
+from labsupport.server.limits import Admission
+from labsupport.server.streaming import DONE, event
+from labsupport.server.upstream import errors
+from labsupport.server.upstream.event_parser import EventParser, EventTooLarge
+from labsupport.server.upstream.link import Upstream, beginning
+from labsupport.server.upstream.meter import Meter
+
+LARGEST_ANSWER_BYTES = 64 * 2**20
+LARGEST_EVENT_BYTES = 8 * 2**20
+LONGEST_GOODBYE_SECONDS = 1.0
+RETURNED_HEADERS = ("x-request-id",)
+"""What of the upstream's headers our client sees; `Retry-After` is read, and written anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What one request asks of the upstream.
+
+    route: below the upstream's base URL.
+    sequences: how many choices the answer will have, over all prompts.
+    include_usage: whether the client asked for the last chunk, with the usage.
+    """
+
+    route: str
+    body: bytes
+    headers: Mapping[str, str]
+    sequences: int
+    include_usage: bool
+
+
+class Exchange:
+    """An order in progress; call `whole` or `events`, once.
+
+    returned_headers: for our client; empty until the upstream has answered.
+    """
+
+    def __init__(
+        self, order: Order, upstream: Upstream, admission: Admission, meter: Meter, *, model: str
+    ) -> None:
+        self._order = order
+        self._upstream = upstream
+        self._admission = admission
+        self._meter = meter
+        self._model = model
+        self.returned_headers: dict[str, str] = {}
+
+    async def whole(self) -> bytes:
+        """The answer as JSON. Raises ApiError, as `events` does before its first event."""
+        async with self._asked("application/json") as response:
+            body = bytearray()
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > LARGEST_ANSWER_BYTES:
+                    raise errors.bad_answer(f"with more than {LARGEST_ANSWER_BYTES} bytes")
+            answer = self._read(body, is_chunk=False)
+            if not answer.get("choices"):
+                raise errors.bad_answer("without choices")
+            return _json(answer | {"model": self._model})
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The answer as server-sent events; a failure after the first becomes an event and the end."""
+        is_open = False
+        try:
+            async with self._asked("text/event-stream") as response:
+                pieces = response.aiter_bytes()
+                async with contextlib.aclosing(self._chunks(pieces)) as chunks:
+                    async for chunk in chunks:
+                        if self._is_shown(chunk):
+                            yield b"data: " + _json(chunk) + b"\n\n"
+                            is_open = True
+                yield DONE
+                await _read_to_end(pieces)
+        except ApiError as error:
+            if not is_open:
+                raise
+            yield event(error.body)
+
+    @contextlib.asynccontextmanager
+    async def _asked(self, content_type: str) -> AsyncIterator[httpx.Response]:
+        """The upstream's answer, when our limits let us ask and it is of the right kind."""
+        order = self._order
+        with self._admission.admit(order.sequences):
+            reason = "abort"
+            try:
+                async with self._upstream.turn(order.sequences):
+                    self._meter.left_queue()
+                    async with self._upstream.post(
+                        order.route, order.body, headers=order.headers
+                    ) as response:
+                        self._meter.was_answered = True
+                        self.returned_headers = _returned(response)
+                        await self._refuse_other_than(content_type, response)
+                        yield response
+                reason = "stop"
+            except ApiError:
+                reason = "error"
+                raise
+            finally:
+                self._meter.close(reason)
+
+    async def _refuse_other_than(self, content_type: str, response: httpx.Response) -> None:
+        given = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if given != content_type:
+            if given == "application/json":  # an error, perhaps, that forgot its status
+                self._read(await beginning(response), is_chunk=False)
+            raise errors.bad_answer(f"with {given[:100] or 'no content type'} instead of {content_type}")
+
+    async def _chunks(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any], None]:
+        parser = EventParser(limit_bytes=LARGEST_EVENT_BYTES)
+        async for piece in pieces:
+            try:
+                events = parser.feed(piece)
+            except EventTooLarge as error:
+                raise errors.bad_answer(f"with an event of over {LARGEST_EVENT_BYTES} bytes") from error
+            for data in events:
+                if data == b"[DONE]":
+                    return
+                yield self._read(data, is_chunk=True)
+        if not self._meter.is_complete:
+            raise errors.incomplete()
+
+    def _read(self, data: bytes | bytearray, *, is_chunk: bool) -> dict[str, Any]:
+        """A chunk, or a whole answer, counted. Raises ApiError if it is an error or not OpenAI's."""
+        try:
+            answer = json.loads(data, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise errors.bad_answer("with something that is not JSON") from error
+        if not isinstance(answer, dict):
+            raise errors.bad_answer("with JSON that is no object")
+        if failure := errors.from_event(answer, key=self._upstream.config.key):
+            raise failure
+        try:
+            self._meter.saw(answer, is_chunk=is_chunk)
+        except msgspec.ValidationError as error:
+            raise errors.bad_answer("with an object that has not the shape of OpenAI's answers") from error
+        return answer
+
+    def _is_shown(self, chunk: dict[str, Any]) -> bool:
+        """Whether the client gets this chunk, which is changed for its eyes."""
+        chunk["model"] = self._model
+        if self._order.include_usage:
+            return True
+        return chunk.pop("usage", None) is None or bool(chunk.get("choices"))
+
+
+def _returned(response: httpx.Response) -> dict[str, str]:
+    return {name: response.headers[name] for name in RETURNED_HEADERS if name in response.headers}
+
+
+async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
+    """Read what follows the last event, nothing if all is well, so that the connection can be used again."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LONGEST_GOODBYE_SECONDS):
+            async for _ in pieces:
+                pass
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which only JSON's escapes can say
+        return json.dumps(data, separators=(",", ":")).encode()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
