@@ -75,7 +75,7 @@ SWITCHES = (
     Switch(
         "00_start",
         '"".join(nonsense))',
-        'nonsense, _ = ask(client, "Who is on call tonight?")',
+        'nonsense, _ = ask(server, "Who is on call tonight?")',
         "nonsense = []",
         WITHOUT_DATASHEET,
     ),
