@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -65,6 +66,9 @@ class Load:
             thread.join(120)
             assert not thread.is_alive()
 
+    def has_finished(self, count: int) -> bool:
+        return len(self.finished) >= count
+
     def _ask(self, number: int) -> None:
         # Short answers: they end often, so that a kill comes between a commit and the last byte. One is long.
         client = self._server.openai(timeout=60)
@@ -86,7 +90,7 @@ def test_kill_9_of_the_server_loses_no_finished_request_time_and_again(file):
     finished, unfinished = {}, 0
     for killed_after in (10, 25, 40):
         with serving(file) as server, Load(server) as load:
-            wait_until(lambda: len(load.finished) >= killed_after, what="some answers")  # noqa: B023
+            wait_until(partial(load.has_finished, killed_after), what="some answers")
             os.kill(server.pid, signal.SIGKILL)
             wait_until(lambda: load.failures != [], what="the news of it")
         finished |= load.finished
