@@ -19,6 +19,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 are off. `seed` None asks for an arbitrary
     one; 0 is a seed like any other. `logprobs` None is off, N asks for the N most likely alternatives of
     every token (0: only the chosen token's own).
+
+    `logit_bias` holds pairs of a token and what is added to its logit, no token twice. It and the penalties,
+    which are off at 0, 0 and 1, are defined in `penalties`.
     """
 
     max_tokens: int
@@ -26,6 +29,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False

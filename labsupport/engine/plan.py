@@ -6,6 +6,7 @@ to know nothing about requests, and a scheduler needs to know nothing about tens
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -68,11 +69,17 @@ CacheOperation = Share | Copy | Free
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How to draw the token that follows a row. `index` counts the tokens already generated."""
+    """How to draw the token that follows a row.
+
+    index: how many tokens were generated before.
+    tokens: all tokens so far; the last `index` of them were generated. The sequence's own list, not a copy:
+        read it during the step, and do not change it.
+    """
 
     params: SamplingParams
     seed: int
     index: int
+    tokens: Tokens[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """From logits to a token, on the logits where they are.
 
 Right means: greedy is the arithmetic maximum; a filter keeps exactly the tokens that its definition keeps;
-and a draw depends on nothing but the logits, the parameters, the seed and how many tokens came before, so a
+and a draw depends on nothing but the logits, the parameters, the seed and the tokens that came before, so a
 request gives the same text whatever runs beside it, as far as the logits are the same.
 
-The filters come in the order temperature, top-k, top-p, min-p, each on what the one before left, as in
-Hugging Face's `generate`.
+First the logits are changed as `penalties` says. The filters come in the order temperature, top-k, top-p,
+min-p, each on what the one before left, as in Hugging Face's `generate`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from labsupport.engine import penalties
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.plan import Draw, Drawn
 
@@ -22,10 +23,16 @@ _FEW = 256
 
 def draw(logits: Logits, how: Draw) -> Drawn:
     """Draw one token from logits of shape (vocabulary,)."""
-    token = int(np.argmax(logits)) if how.params.temperature == 0 else _sample(logits, how)
+    wanted = penalties.changed(logits, how) if penalties.are_wanted(how.params) else logits
+    token = int(np.argmax(wanted)) if how.params.temperature == 0 else _sample(wanted, how)
     if how.params.logprobs is None:
         return Drawn(token)
     return _with_logprobs(logits, token, how.params.logprobs)
+
+
+def is_argmax(params: SamplingParams) -> bool:
+    """Whether nothing is asked but the largest of the model's own logits."""
+    return params.temperature == 0 and params.logprobs is None and not penalties.are_wanted(params)
 
 
 def probabilities(logits: Logits, params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -66,8 +73,11 @@ def _sample(logits: Logits, how: Draw) -> int:
     else:  # every token can be drawn, in whatever order
         weights = _weights(logits, logits.max(), params)
         tokens, chances = np.arange(len(logits)), weights / weights.sum()
-    place = int(np.searchsorted(np.cumsum(chances), uniform(how), side="right"))
-    return int(tokens[min(place, len(tokens) - 1)])
+    sums = np.cumsum(chances)
+    place = int(np.searchsorted(sums, uniform(how), side="right"))
+    if place == len(tokens):  # rounding left the whole sum below a number close to 1: the last of any weight
+        place = int(np.searchsorted(sums, sums[-1]))
+    return int(tokens[place])
 
 
 def uniform(how: Draw) -> float:
@@ -90,7 +100,7 @@ def _likeliest(logits: Logits, count: int) -> NDArray[np.int64]:
 
 
 def _with_logprobs(logits: Logits, token: int, count: int) -> Drawn:
-    """Log probabilities of the model itself: before temperature and filters."""
+    """Log probabilities of the model itself: before penalties, temperature and filters."""
     wide = logits.astype(np.float64)
     peak = wide.max()
     normalizer = peak + np.log(np.exp(wide - peak).sum())

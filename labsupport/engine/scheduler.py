@@ -331,7 +331,9 @@ class Scheduler:
     def _row(self, sequence: Sequence, count: int) -> Row:
         start = sequence.num_computed
         is_last = start + count == len(sequence.tokens)
-        draw = Draw(sequence.params, sequence.seed, sequence.num_generated) if is_last else None
+        draw = (
+            Draw(sequence.params, sequence.seed, sequence.num_generated, sequence.tokens) if is_last else None
+        )
         return Row(self._slot(sequence), start, sequence.tokens[start : start + count], draw)
 
     def _unchanged_for(self, rows: list[Row], sequences: list[Sequence], preempted: bool) -> int:

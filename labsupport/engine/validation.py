@@ -14,6 +14,9 @@ import msgspec
 from labsupport.engine.messages import SamplingParams, Submit
 from labsupport.errors import LabsupportError
 
+MOST_BIASED_TOKENS = 300
+"""As many as OpenAI takes in a `logit_bias` (reported in https://github.com/dottxt-ai/outlines/issues/99)."""
+
 
 class RequestRefused(LabsupportError):
     """A request that this engine can never run (prompt too long, unknown token, impossible parameter)."""
@@ -43,11 +46,20 @@ def refuse_impossible(
         ("top_k", params.top_k, 0 <= params.top_k < 2**31, "0 (off) or more"),
         ("top_p", params.top_p, 0 < params.top_p <= 1, "above 0, at most 1 (off)"),
         ("min_p", params.min_p, 0 <= params.min_p <= 1, "0 (off) to 1"),
+        ("frequency_penalty", params.frequency_penalty, -2 <= params.frequency_penalty <= 2, "-2 to 2"),
+        ("presence_penalty", params.presence_penalty, -2 <= params.presence_penalty <= 2, "-2 to 2"),
+        (
+            "repetition_penalty",
+            params.repetition_penalty,
+            0.01 <= params.repetition_penalty <= 100,
+            "0.01 to 100; 1 is off",
+        ),
         ("logprobs", params.logprobs, params.logprobs is None or 0 <= params.logprobs <= 100, "0 to 100"),
         ("stop", params.stop, all(params.stop), "strings of at least one character"),
     ):
         if not is_allowed:
             raise RequestRefused(f"{name} is {value}", allowed=allowed)
+    _refuse_impossible_bias(params.logit_bias, vocabulary_size)
     if len(tokens) + params.max_tokens > context_tokens:
         raise RequestRefused(
             f"the prompt has {len(tokens)} tokens and max_tokens is {params.max_tokens}",
@@ -63,5 +75,23 @@ def _refuse_wrong_types(tokens: Sequence[int], params: SamplingParams) -> None:
         msgspec.msgpack.decode(message, type=Submit)
     except (msgspec.MsgspecError, OverflowError, TypeError, UnicodeEncodeError) as error:
         raise RequestRefused(f"the request is malformed: {error}") from error
-    if not all(map(math.isfinite, (params.temperature, params.top_p, params.min_p))):
+    numbers = (params.temperature, params.top_p, params.min_p, *(bias for _, bias in params.logit_bias))
+    if not all(map(math.isfinite, numbers)):
         raise RequestRefused("a sampling parameter is not a finite number")
+
+
+def _refuse_impossible_bias(logit_bias: Sequence[tuple[int, float]], vocabulary_size: int) -> None:
+    if len(logit_bias) > MOST_BIASED_TOKENS:
+        raise RequestRefused(
+            f"logit_bias names {len(logit_bias)} tokens", allowed=f"at most {MOST_BIASED_TOKENS}"
+        )
+    if len({token for token, _ in logit_bias}) < len(logit_bias):
+        raise RequestRefused("logit_bias names a token twice", allowed="each token once")
+    for token, bias in logit_bias:
+        if not 0 <= token < vocabulary_size:
+            raise RequestRefused(
+                f"logit_bias names token {token}",
+                allowed=f"0 to {vocabulary_size - 1}, the model's vocabulary",
+            )
+        if not -100 <= bias <= 100:
+            raise RequestRefused(f"logit_bias gives token {token} {bias}", allowed="-100 to 100")

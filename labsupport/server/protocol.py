@@ -4,8 +4,8 @@ Right means: a request that passes here asks only for what this server really do
 knows and this server does not do yet is refused by name, unless its value switches it off; a parameter that
 nobody knows is refused too, because a misspelt `temprature` must not be ignored. What needs the tokenizer
 (the length of a prompt) is checked later, in `prompts`.
-Source of names and ranges: OpenAI's API reference for chat completions and completions; `top_k`, `min_p`
-and `ignore_eos` are vLLM's extensions of it.
+Source of names and ranges: OpenAI's API reference for chat completions and completions; `top_k`, `min_p`,
+`repetition_penalty` and `ignore_eos` are vLLM's extensions of it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from labsupport.engine.messages import SamplingParams
+from labsupport.engine.validation import MOST_BIASED_TOKENS
 from labsupport.server.errors import bad_request
 
 LARGEST_N = 16
@@ -33,6 +34,8 @@ Text = Annotated[str, AfterValidator(_utf8)]
 StopString = Annotated[Text, Field(min_length=1, max_length=256)]
 TokenLimit = Annotated[int, Field(ge=1, le=2**31 - 1)]
 TokenId = Annotated[int, Field(ge=0)]
+TokenIdText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
+"""A key of `logit_bias`: JSON's keys are strings."""
 
 
 class Strict(BaseModel):
@@ -56,6 +59,15 @@ class GenerationRequest(Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    logit_bias: (
+        Annotated[
+            dict[TokenIdText, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MOST_BIASED_TOKENS)
+        ]
+        | None
+    ) = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     n: Annotated[int, Field(ge=1, le=LARGEST_N)] | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
@@ -92,6 +104,10 @@ class GenerationRequest(Strict):
             top_k=top_k,
             top_p=1.0 if self.top_p is None else float(self.top_p),
             min_p=0.0 if self.min_p is None else float(self.min_p),
+            frequency_penalty=float(self.frequency_penalty or 0),
+            presence_penalty=float(self.presence_penalty or 0),
+            repetition_penalty=1.0 if self.repetition_penalty is None else float(self.repetition_penalty),
+            logit_bias=tuple((int(token), float(bias)) for token, bias in (self.logit_bias or {}).items()),
             seed=None if self.seed is None else (self.seed + choice) % 2**63,
             stop=stop,
             ignore_eos=bool(self.ignore_eos),
@@ -226,12 +242,7 @@ class TokenizeRequest(Strict):
         return self
 
 
-_SWITCHED_OFF: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-}
-_CHAT_SWITCHED_OFF = _SWITCHED_OFF | {
+_CHAT_SWITCHED_OFF: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "tools": ([],),
     "tool_choice": ("none",),
@@ -247,4 +258,8 @@ _CHAT_SWITCHED_OFF = _SWITCHED_OFF | {
     "store": (False,),
     "service_tier": ("auto", "default"),
 }
-_COMPLETION_SWITCHED_OFF = _SWITCHED_OFF | {"best_of": (1,), "echo": (False,), "suffix": ("",)}
+_COMPLETION_SWITCHED_OFF: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+}

@@ -184,6 +184,18 @@ def test_a_seed_repeats_a_draw_and_zero_is_a_seed(client):
     assert max(map(free.count, free)) < 5
 
 
+def test_a_bias_and_penalties_decide_what_is_said_streamed_or_not(client, http):
+    (word,) = http.post("/tokenize", json={"prompt": "a", "add_special_tokens": False}).json()["tokens"]
+    biased = complete(client, logit_bias={str(word): 100}, max_tokens=5)
+    assert biased.choices[0].text == "aaaaa"
+
+    punished = {"frequency_penalty": 2, "presence_penalty": 1.5, "extra_body": {"repetition_penalty": 50.0}}
+    complete(client, **punished)
+    whole = complete(client, **punished).choices[0].text
+    streamed = "".join(chunk.choices[0].text for chunk in complete(client, **punished, stream=True))
+    assert streamed == whole != complete(client).choices[0].text
+
+
 def test_each_of_n_choices_has_its_own_index_text_and_seed(client):
     first = complete(client, n=3, temperature=2, seed=5)  # at 1 a sure model may say the same thing twice
     again = complete(client, n=3, temperature=2, seed=5)

@@ -28,7 +28,7 @@ from labsupport.anatomy import gguf_header
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.plan import CellsExhausted, Copy, Drawn, Free, Plan, Row, RunnerLimits, Share
 from labsupport.engine.runners.threads import thread_count
-from labsupport.engine.sampling import draw
+from labsupport.engine.sampling import draw, is_argmax
 from labsupport.engine.selection import Selection, select
 from labsupport.errors import LabsupportError
 from labsupport.machine import nvidia
@@ -125,7 +125,7 @@ class LlamaRunner:
         )
         greedy = logits.argmax(axis=1).tolist() if len(draws) > 1 else [int(logits[0].argmax())]
         return [
-            Drawn(best) if how.params.temperature == 0 and how.params.logprobs is None else draw(row, how)
+            Drawn(best) if is_argmax(how.params) else draw(row, how)
             for best, row, how in zip(greedy, logits, draws, strict=True)
         ]
 

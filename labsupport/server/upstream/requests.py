@@ -24,6 +24,8 @@ _OF_BOTH = {
     "repetition_penalty", "min_tokens", "stop_token_ids", "include_stop_str_in_output", "allowed_token_ids",
     "bad_words", "skip_special_tokens", "structured_outputs", "thinking_token_budget",
 }  # fmt: skip
+_UNCHECKED = {"logit_bias", "response_format"}
+"""Whether these are possible is for the upstream to say, though our own engine has an opinion on its own."""
 PASSED_IN_CHAT = _OF_BOTH | {
     "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "modalities", "audio",
     "prediction", "reasoning_effort", "verbosity", "web_search_options", "store", "service_tier",
@@ -54,7 +56,8 @@ class RelayedChat(ChatParameters):
     @model_validator(mode="before")
     @classmethod
     def _passed(cls, given: Any) -> Any:
-        return _without(PASSED_IN_CHAT - cls.model_fields.keys(), given)  # before the base class refuses them
+        # before the base class refuses them
+        return _without(PASSED_IN_CHAT - cls.model_fields.keys() | _UNCHECKED, given)
 
     @property
     def sequences(self) -> int:
@@ -67,7 +70,7 @@ class RelayedCompletion(CompletionRequest):
     @model_validator(mode="before")
     @classmethod
     def _passed(cls, given: Any) -> Any:
-        return _without(PASSED_IN_COMPLETION - cls.model_fields.keys(), given)
+        return _without(PASSED_IN_COMPLETION - cls.model_fields.keys() | _UNCHECKED, given)
 
     @property
     def sequences(self) -> int:

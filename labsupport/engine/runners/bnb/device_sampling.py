@@ -15,13 +15,15 @@ from collections.abc import Sequence
 import torch
 
 from labsupport.engine.plan import Draw, Drawn
+from labsupport.engine.runners.bnb.device_penalties import changed_rows
 from labsupport.engine.sampling import uniform
 
 _FEW = 256
 
 
 def draw_rows(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Drawn]:
-    """Draw one token per row from logits of shape (rows, vocabulary), on any device."""
+    """Draw one token per row from logits of shape (rows, vocabulary) in fp32, on any device."""
+    own, logits = logits, changed_rows(logits, draws)
     tokens = logits.argmax(dim=-1)
     hot = [place for place, how in enumerate(draws) if how.params.temperature > 0]
     filtered = [place for place in hot if _has_filter(draws[place])]
@@ -34,7 +36,7 @@ def draw_rows(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Drawn]:
     drawn = [Drawn(token) for token in tokens.tolist()]
     if wanted:
         asked = [draws[place].params.logprobs or 0 for place in wanted]
-        for place, told in zip(wanted, _with_logprobs(logits[wanted], tokens[wanted], asked), strict=True):
+        for place, told in zip(wanted, _with_logprobs(own[wanted], tokens[wanted], asked), strict=True):
             drawn[place] = told
     return drawn
 
@@ -101,7 +103,7 @@ def _likeliest(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Te
 
 
 def _with_logprobs(logits: torch.Tensor, tokens: torch.Tensor, asked: Sequence[int]) -> list[Drawn]:
-    """Log probabilities of the model itself: before temperature and filters."""
+    """Log probabilities of the model itself: before penalties, temperature and filters."""
     logprobs = logits.double().log_softmax(dim=-1)
     own = logprobs.gather(-1, tokens[:, None])[:, 0]
     most = min(max(asked), logits.shape[-1])
