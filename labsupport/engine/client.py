@@ -134,6 +134,7 @@ class EngineClient:
             params,
             context_tokens=self.info.context_tokens,
             vocabulary_size=self.info.vocabulary_size,
+            grammars=self.info.grammars,
         )
 
     async def generate(

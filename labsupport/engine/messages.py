@@ -22,6 +22,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     `logit_bias` holds pairs of a token and what is added to its logit, no token twice. It and the penalties,
     which are off at 0, 0 and 1, are defined in `penalties`.
+
+    `grammar`, in GBNF, is what the whole text has to be, from its symbol `root`; "" is off. Make it with
+    `grammars.json_schema.to_grammar`, and let `grammars.trial` try any other before an engine gets it.
     """
 
     max_tokens: int
@@ -33,6 +36,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: str = ""
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
@@ -127,6 +131,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str
     context_tokens: int
     max_sequences: int
+    grammars: bool
     vocabulary_size: int
     weights_bytes: int
     kv_bytes: int

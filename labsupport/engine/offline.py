@@ -71,7 +71,11 @@ class OfflineEngine:
         each = [params] * len(lists) if isinstance(params, SamplingParams) else list(params)
         for tokens, how in zip(lists, each, strict=True):
             refuse_impossible(
-                tokens, how, context_tokens=limits.context_tokens, vocabulary_size=limits.vocabulary_size
+                tokens,
+                how,
+                context_tokens=limits.context_tokens,
+                vocabulary_size=limits.vocabulary_size,
+                grammars=limits.grammars,
             )
         names = [self._submit(tokens, how) for tokens, how in zip(lists, each, strict=True)]
         completions = dict.fromkeys(names, Completion())

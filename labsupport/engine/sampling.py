@@ -10,6 +10,8 @@ min-p, each on what the one before left, as in Hugging Face's `generate`.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,10 +23,30 @@ Logits = NDArray[np.float32]
 _FEW = 256
 
 
-def draw(logits: Logits, how: Draw) -> Drawn:
-    """Draw one token from logits of shape (vocabulary,)."""
+class Constraint(Protocol):
+    """What the next token is held to: a grammar, say."""
+
+    def allows(self, token: int) -> bool:
+        """Whether this token may come next."""
+        ...
+
+    def allowed(self, logits: Logits) -> Logits:
+        """The logits, with those of tokens that may not come next at minus infinity; never all of them."""
+        ...
+
+
+def draw(logits: Logits, how: Draw, constraint: Constraint | None = None) -> Drawn:
+    """Draw one token from logits of shape (vocabulary,).
+
+    Under a constraint, a token is drawn as if there were none, which mostly gives one that is allowed. Only
+    otherwise is the whole vocabulary asked for, and drawn from again by another number (llama.cpp's
+    `common/sampling.cpp` does the same). Without filters the chances are those of drawing from the allowed
+    tokens at once: a token of chance p, where a share A is allowed, has p + (1 - A) · p / A = p / A.
+    """
     wanted = penalties.changed(logits, how) if penalties.are_wanted(how.params) else logits
-    token = int(np.argmax(wanted)) if how.params.temperature == 0 else _sample(wanted, how)
+    token = _choose(wanted, how, uniform(how))
+    if constraint is not None and not constraint.allows(token):
+        token = _choose(constraint.allowed(wanted), how, uniform(how, again=True))
     if how.params.logprobs is None:
         return Drawn(token)
     return _with_logprobs(logits, token, how.params.logprobs)
@@ -32,7 +54,9 @@ def draw(logits: Logits, how: Draw) -> Drawn:
 
 def is_argmax(params: SamplingParams) -> bool:
     """Whether nothing is asked but the largest of the model's own logits."""
-    return params.temperature == 0 and params.logprobs is None and not penalties.are_wanted(params)
+    return not (
+        params.temperature or params.grammar or params.logprobs is not None or penalties.are_wanted(params)
+    )
 
 
 def probabilities(logits: Logits, params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -66,27 +90,33 @@ def _weights(logits: Logits, peak: np.float32, params: SamplingParams) -> NDArra
     return np.exp((logits - peak).astype(np.float64) / params.temperature)
 
 
-def _sample(logits: Logits, how: Draw) -> int:
+def _choose(logits: Logits, how: Draw, number: float) -> int:
+    """The largest, or the one that a number in [0, 1) picks."""
     params = how.params
+    if params.temperature == 0:
+        return int(np.argmax(logits))
     if params.top_k or params.top_p < 1 or params.min_p > 0:
         tokens, chances = probabilities(logits, params)
     else:  # every token can be drawn, in whatever order
         weights = _weights(logits, logits.max(), params)
         tokens, chances = np.arange(len(logits)), weights / weights.sum()
     sums = np.cumsum(chances)
-    place = int(np.searchsorted(sums, uniform(how), side="right"))
+    place = int(np.searchsorted(sums, number, side="right"))
     if place == len(tokens):  # rounding left the whole sum below a number close to 1: the last of any weight
         place = int(np.searchsorted(sums, sums[-1]))
     return int(tokens[place])
 
 
-def uniform(how: Draw) -> float:
+def uniform(how: Draw, *, again: bool = False) -> float:
     """The number in [0, 1) that decides a draw: the `index`-th of the stream of the request's own seed.
+
+    `again` gives another one, independent of it, for a draw that has to be made twice.
 
     The generator is counter-based, so the n-th number needs no state: nothing is lost when a sequence is
     preempted and computed again, and every runner, on whatever device, draws by the same number.
     """
-    return float(np.random.Generator(np.random.Philox(key=how.seed % 2**64, counter=how.index)).random())
+    numbers = np.random.Generator(np.random.Philox(key=how.seed % 2**64, counter=how.index))
+    return float(numbers.random(2)[1] if again else numbers.random())
 
 
 def _likeliest(logits: Logits, count: int) -> NDArray[np.int64]:

@@ -23,9 +23,17 @@ class RequestRefused(LabsupportError):
 
 
 def refuse_impossible(
-    tokens: Sequence[int], params: SamplingParams, *, context_tokens: int, vocabulary_size: int
+    tokens: Sequence[int],
+    params: SamplingParams,
+    *,
+    context_tokens: int,
+    vocabulary_size: int,
+    grammars: bool,
 ) -> None:
-    """Raise RequestRefused if a request could never run with this context and vocabulary."""
+    """Raise RequestRefused if a request could never run with this context and vocabulary.
+
+    grammars: whether the runner can hold a draw to one.
+    """
     _refuse_wrong_types(tokens, params)
     if not tokens:
         raise RequestRefused("the prompt has no tokens", allowed="at least one")
@@ -59,6 +67,12 @@ def refuse_impossible(
     ):
         if not is_allowed:
             raise RequestRefused(f"{name} is {value}", allowed=allowed)
+    if params.grammar and (params.ignore_eos or not grammars):
+        raise RequestRefused(
+            "the answer is to follow a grammar"
+            + (" and not to end where it is complete" if grammars else ", which this engine cannot do"),
+            allowed="a grammar without ignore_eos" if grammars else "no grammar, or the llama engine",
+        )
     _refuse_impossible_bias(params.logit_bias, vocabulary_size)
     if len(tokens) + params.max_tokens > context_tokens:
         raise RequestRefused(

@@ -109,6 +109,7 @@ class Worker:
                 params,
                 context_tokens=limits.context_tokens,
                 vocabulary_size=limits.vocabulary_size,
+                grammars=limits.grammars,
             )
             self._scheduler.submit(
                 Sequence(
@@ -198,6 +199,7 @@ def _load(config: EngineConfig) -> tuple[Runner, Ready]:
         reason=chosen.reason,
         context_tokens=runner.limits.context_tokens,
         max_sequences=config.slots,
+        grammars=runner.limits.grammars,
         vocabulary_size=runner.limits.vocabulary_size,
         weights_bytes=runner.weights_bytes,
         kv_bytes=runner.kv_bytes,

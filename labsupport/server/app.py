@@ -40,6 +40,7 @@ from labsupport.server.metrics import CountResponses, Metrics
 from labsupport.server.prompts import Prompts, completion_tokens
 from labsupport.server.protocol import ChatRequest, CompletionRequest, TokenizeRequest
 from labsupport.server.streaming import respond
+from labsupport.server.structured import StructuredOutput
 from labsupport.server.tokenizer import Tokenizer
 from labsupport.server.upstream import routes as upstream_routes
 from labsupport.server.upstream.link import Upstream
@@ -103,8 +104,10 @@ def build(served: Served) -> FastAPI:
         try:
             yield
         finally:
+            structured.close()
             await served.engine.end()
 
+    structured = StructuredOutput()
     app = FastAPI(
         title="Under the Endpoint: inference server",
         lifespan=lifespan,
@@ -119,7 +122,7 @@ def build(served: Served) -> FastAPI:
     app.add_middleware(CountResponses, metrics=metrics)
     admission = Admission(served.most_sequences)
     if isinstance(served, ServedHere):
-        _add_generation(app, served, admission, metrics)
+        _add_generation(app, served, admission, metrics, structured)
     elif isinstance(served, ServedElsewhere):
         upstream_routes.add_routes(
             app, served.engine, admission, metrics, name=served.name, refuse_unknown=served.refuse_unknown
@@ -130,7 +133,9 @@ def build(served: Served) -> FastAPI:
     return app
 
 
-def _add_generation(app: FastAPI, served: ServedHere, admission: Admission, metrics: Metrics) -> None:
+def _add_generation(
+    app: FastAPI, served: ServedHere, admission: Admission, metrics: Metrics, structured: StructuredOutput
+) -> None:
     key_limits = KeyLimits(served.keys)
     generator = Generator(admission, metrics, Accounts(served.ledger, key_limits))
     prompts = Prompts(served.tokenizer, served.template)
@@ -145,13 +150,14 @@ def _add_generation(app: FastAPI, served: ServedHere, admission: Admission, metr
         context_tokens = engine.info.context_tokens
         encoded = await asyncio.to_thread(prompts.of, asked, context_tokens=context_tokens)
         limits = completion_tokens(asked, encoded, context_tokens=context_tokens)
+        grammar = await structured.grammar(asked.response_format, engine)
         job = Job(
             id=form.id,
             route=request.url.path,
             model=served.name,
             arrived=arrived,
             sequences=[
-                (tokens, asked.sampling(max_tokens=limit, choice=choice))
+                (tokens, asked.sampling(max_tokens=limit, choice=choice, grammar=grammar))
                 for tokens, limit in zip(encoded, limits, strict=True)
                 for choice in range(asked.choices_per_prompt)
             ],

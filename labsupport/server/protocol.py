@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.validation import MOST_BIASED_TOKENS
 from labsupport.server.errors import bad_request
+from labsupport.server.response_format import ResponseFormat
 
 LARGEST_N = 16
 DEFAULT_COMPLETION_TOKENS = 16
@@ -74,6 +75,7 @@ class GenerationRequest(Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
+    response_format: ResponseFormat | None = None
     # Labels for the caller's own books; they change nothing here.
     user: str | None = None
     metadata: dict[str, str] | None = None
@@ -94,7 +96,9 @@ class GenerationRequest(Strict):
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def _sampling(self, *, max_tokens: int, logprobs: int | None, choice: int) -> SamplingParams:
+    def _sampling(
+        self, *, max_tokens: int, logprobs: int | None, choice: int, grammar: str
+    ) -> SamplingParams:
         """Parameters of one of the n choices. A seed gives each choice its own, or all n would be equal."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         top_k = 0 if self.top_k is None else max(self.top_k, 0)
@@ -112,6 +116,7 @@ class GenerationRequest(Strict):
             stop=stop,
             ignore_eos=bool(self.ignore_eos),
             logprobs=logprobs,
+            grammar=grammar,
         )
 
 
@@ -180,9 +185,9 @@ class ChatParameters(GenerationRequest):
         """Most tokens to generate, where `room` tokens of context are left after the prompt."""
         return self.max_completion_tokens or self.max_tokens or room
 
-    def sampling(self, *, max_tokens: int, choice: int) -> SamplingParams:
+    def sampling(self, *, max_tokens: int, choice: int, grammar: str = "") -> SamplingParams:
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
-        return self._sampling(max_tokens=max_tokens, logprobs=logprobs, choice=choice)
+        return self._sampling(max_tokens=max_tokens, logprobs=logprobs, choice=choice, grammar=grammar)
 
 
 class ChatRequest(ChatParameters):
@@ -221,8 +226,8 @@ class CompletionRequest(GenerationRequest):
         """Most tokens to generate, where `room` tokens of context are left after the prompt."""
         return self.max_tokens or min(DEFAULT_COMPLETION_TOKENS, room)
 
-    def sampling(self, *, max_tokens: int, choice: int) -> SamplingParams:
-        return self._sampling(max_tokens=max_tokens, logprobs=self.logprobs, choice=choice)
+    def sampling(self, *, max_tokens: int, choice: int, grammar: str = "") -> SamplingParams:
+        return self._sampling(max_tokens=max_tokens, logprobs=self.logprobs, choice=choice, grammar=grammar)
 
 
 class TokenizeRequest(Strict):
@@ -243,7 +248,6 @@ class TokenizeRequest(Strict):
 
 
 _CHAT_SWITCHED_OFF: dict[str, tuple[Any, ...]] = {
-    "response_format": ({"type": "text"},),
     "tools": ([],),
     "tool_choice": ("none",),
     "parallel_tool_calls": (),

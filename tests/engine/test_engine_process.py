@@ -214,7 +214,9 @@ def test_three_hundred_random_cancels_leave_nothing_behind(tiny_model):
 def test_an_impossible_request_is_refused_with_what_was_given(tokens, params, complaint):
     # Given what the engine says of itself (refusing takes no process)
     with pytest.raises(RequestRefused, match=complaint):
-        client_module.refuse_impossible(tokens, params, context_tokens=512, vocabulary_size=258)
+        client_module.refuse_impossible(
+            tokens, params, context_tokens=512, vocabulary_size=258, grammars=True
+        )
 
 
 def test_a_poisoned_request_that_reaches_the_engine_harms_nobody_else(tiny_model):

@@ -26,9 +26,11 @@ import llama_cpp
 
 from labsupport.anatomy import gguf_header
 from labsupport.engine.config import EngineConfig
-from labsupport.engine.plan import CellsExhausted, Copy, Drawn, Free, Plan, Row, RunnerLimits, Share
+from labsupport.engine.plan import CellsExhausted, Copy, Draw, Drawn, Free, Plan, Row, RunnerLimits, Share
+from labsupport.engine.runners.llama_grammar import HeldGrammars
+from labsupport.engine.runners.llama_vocabulary import LlamaVocabulary
 from labsupport.engine.runners.threads import thread_count
-from labsupport.engine.sampling import draw, is_argmax
+from labsupport.engine.sampling import Constraint, draw, is_argmax
 from labsupport.engine.selection import Selection, select
 from labsupport.errors import LabsupportError
 from labsupport.machine import nvidia
@@ -77,30 +79,20 @@ class LlamaRunner:
         llama_cpp.llama_backend_init()
         self._context: Any = None
         self._model = self._load(config)
-        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
-        self.limits = self._limits(config)
+        vocabulary = LlamaVocabulary(llama_cpp.llama_model_get_vocab(self._model))
+        self.end_tokens, self.piece = vocabulary.end_tokens, vocabulary.piece
+        self.limits = self._limits(config, vocabulary.size)
         self._context = self._open(config)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._columns = _batch_columns(self.limits.step_tokens)
         self._batch = _batch_of(self._columns)
         self._lengths = [0] * self.limits.max_slots
-        self._pieces: dict[int, bytes] = {}
-        vocabulary = range(self.limits.vocabulary_size)
-        self.end_tokens = frozenset(
-            token for token in vocabulary if llama_cpp.llama_vocab_is_eog(self._vocabulary, token)
-        )
+        self._grammars = HeldGrammars(vocabulary)
         self.weights_bytes = int(llama_cpp.llama_model_size(self._model))
         self.kv_bytes, self.compute_bytes = _logged_mib("KV buffer size"), _logged_mib("compute buffer size")
         begin = time.monotonic()
         self._warm_up()
         self.warm_up_seconds = time.monotonic() - begin
-
-    def piece(self, token: int) -> bytes:
-        """A token's bytes; none for control tokens."""
-        piece = self._pieces.get(token)
-        if piece is None:
-            piece = self._pieces[token] = self._read_piece(token)
-        return piece
 
     def step(self, plan: Plan) -> list[Drawn]:
         """Execute a plan. Raises CellsExhausted, and RuntimeError where llama.cpp refuses the batch."""
@@ -117,7 +109,7 @@ class LlamaRunner:
             raise RuntimeError(f"llama_decode returned {status}: {''.join(list(_log)[-5:]).strip()}")
         for row in plan.rows:
             self._lengths[row.slot] += len(row.tokens)
-        draws = [row.draw for row in plan.rows if row.draw]
+        draws = [(row.slot, row.draw) for row in plan.rows if row.draw]
         if not draws:
             return []
         logits = np.ctypeslib.as_array(
@@ -125,16 +117,20 @@ class LlamaRunner:
         )
         greedy = logits.argmax(axis=1).tolist() if len(draws) > 1 else [int(logits[0].argmax())]
         return [
-            Drawn(best) if is_argmax(how.params) else draw(row, how)
-            for best, row, how in zip(greedy, logits, draws, strict=True)
+            Drawn(best) if is_argmax(how.params) else draw(row, how, self._constraint(slot, how))
+            for best, row, (slot, how) in zip(greedy, logits, draws, strict=True)
         ]
 
     def close(self) -> None:
         """Free the model and its cache. Safe to repeat."""
         if self._context:
+            self._grammars.close()
             llama_cpp.llama_free(self._context)
             llama_cpp.llama_model_free(self._model)
             self._context = None
+
+    def _constraint(self, slot: int, how: Draw) -> Constraint | None:
+        return self._grammars.constraint(slot, how) if how.params.grammar else None
 
     # Loading
 
@@ -151,7 +147,7 @@ class LlamaRunner:
             raise ModelRefused(f"{config.model} is not a decoder-only model", allowed="a decoder-only model")
         return model
 
-    def _limits(self, config: EngineConfig) -> RunnerLimits:
+    def _limits(self, config: EngineConfig, vocabulary_size: int) -> RunnerLimits:
         trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
         context = config.context_tokens or min(trained, _LARGEST_DEFAULT_CONTEXT)
         if context > trained:
@@ -169,8 +165,9 @@ class LlamaRunner:
             cells=config.kv_cells or max(context, min(config.slots * context, _LARGEST_DEFAULT_CELLS)),
             context_tokens=context,
             step_tokens=config.step_tokens,
-            vocabulary_size=int(llama_cpp.llama_vocab_n_tokens(self._vocabulary)),
+            vocabulary_size=vocabulary_size,
             prefix_sharing="alias" if keeps_every_token else "none",
+            grammars=True,
         )
 
     def _open(self, config: EngineConfig) -> Any:
@@ -212,6 +209,7 @@ class LlamaRunner:
             raise ValueError(f"there are {self.limits.max_slots} slots: {operation}")
         if isinstance(operation, Free):
             llama_cpp.llama_memory_seq_rm(self._memory, operation.slot, -1, -1)
+            self._grammars.drop(operation.slot)
             self._lengths[operation.slot] = 0
         elif isinstance(operation, Share):
             if not 0 < operation.length <= self._lengths[operation.source] or self._lengths[operation.target]:
@@ -246,15 +244,6 @@ class LlamaRunner:
             columns.wants_logits[end - 1] = row.draw is not None
             place = end
         self._batch.n_tokens = place
-
-    def _read_piece(self, token: int) -> bytes:
-        size = 64
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, False)
-            if length >= 0:
-                return buffer.raw[:length]
-            size = -length
 
 
 @dataclass(frozen=True, slots=True)
