@@ -220,7 +220,7 @@ class EngineClient:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "labsupport.engine.worker", endpoint],
                 stdin=subprocess.PIPE,
-                env=_environment(),
+                env=child_environment(),
             )
             stdin = self._process.stdin
             if stdin is not None:
@@ -334,7 +334,7 @@ class EngineClient:
             self._socket.send(msgspec.msgpack.encode(message))
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """For the child: passive waits (see `runners.threads`), and this very package, wherever it was found.
 
     A dying llama.cpp would start a debugger to print its stack, which delays the restart by seconds.

@@ -58,6 +58,39 @@ def test_draws_follow_the_distribution():
     assert shares == pytest.approx(np.exp(LOGITS), abs=0.03)
 
 
+class Only:
+    """A constraint that lets some tokens through, and counts how often it is asked for all of them."""
+
+    def __init__(self, *tokens: int) -> None:
+        self.tokens, self.asked = list(tokens), 0
+
+    def allows(self, token: int) -> bool:
+        return token in self.tokens
+
+    def allowed(self, logits: np.ndarray) -> np.ndarray:
+        self.asked += 1
+        return np.where(np.isin(np.arange(len(logits)), self.tokens), logits, -np.inf)
+
+
+def test_under_a_constraint_the_chances_are_those_of_what_it_lets_through():
+    held = Only(0, 3, 4)
+    drawn = [draw(LOGITS, Draw(params(), 5, index), held).token for index in range(4000)]
+    shares = np.bincount(drawn, minlength=5) / len(drawn)
+    assert shares == pytest.approx(np.array([0.02, 0, 0, 0.3, 0.2]) / 0.52, abs=0.03)
+    assert held.asked < 0.6 * 4000  # 0.48 of the first draws are refused
+
+
+def test_under_a_constraint_filters_and_greed_keep_to_it_and_logprobs_stay_the_models_own():
+    for how in ({"temperature": 0.0}, {"top_k": 1}, {"top_p": 0.01}, {"min_p": 1.0}):
+        held = draw(LOGITS, Draw(params(logprobs=2, **how), 3, 0), Only(2, 4))
+        free = draw(LOGITS, Draw(params(logprobs=2, temperature=0), 3, 0))
+        assert held.token == 4
+        assert held.top == free.top
+    favourite = Only(1)
+    assert draw(LOGITS, Draw(params(temperature=0.0), 0, 0), favourite).token == 1
+    assert favourite.asked == 0
+
+
 def test_a_seed_repeats_its_draws_and_0_is_a_seed_of_its_own():
     def stream(seed: int) -> list[int]:
         return [draw(LOGITS, Draw(params(), seed, index)).token for index in range(40)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import resource
 import select
@@ -23,6 +24,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labsupport.engine.client import child_environment
 from labsupport.engine.validation import RequestRefused
 from labsupport.errors import LabsupportError
 
@@ -97,7 +99,8 @@ class Trial:
             [sys.executable, "-m", "labsupport.engine.grammars.trial", str(self._model)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # llama.cpp prints every grammar that it cannot read
+            env=child_environment(),
             text=True,
         )
         if not self._answer(process, START_WITHIN_SECONDS):
@@ -132,11 +135,13 @@ def main() -> None:
     with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    print("ready", flush=True)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a native library prints is no answer
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 1 + CPU_SECONDS, hard))
-        print(json.dumps(_walked(vocabulary, json.loads(line))), flush=True)
+        print(json.dumps(_walked(vocabulary, json.loads(line))), file=answers, flush=True)
 
 
 def _walked(vocabulary: LlamaVocabulary, text: str) -> str:
