@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -9,6 +10,8 @@ import time
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.grammars.json_schema import to_grammar
@@ -58,14 +61,14 @@ TAKEN = {
     },
     "an escaped reference": {"$defs": {"a/b~c": INTEGER}, "$ref": "#/$defs/a~1b~0c"},
     "remarks": {"title": "T", "description": "D", "default": 3, "x-order": 1, **INTEGER},
-    "a choice that contains itself": {"anyOf": [{"$ref": "#"}, INTEGER]},
     **{f"a {name}": {"type": "string", "format": name} for name in ("date", "time", "date-time", "uuid")},
 }
 PATTERNS = [
     "^[a-z]{2,4}$", "colou?r", "^(a|b)+c?$", "^\\d{3}-\\d{4}$", "^[^\"\\\\]{1,3}$",
     "^\\w+@\\w+\\.(com|org)$",
     "^(?:x|yy){2}$", "^\\S{1,4}$", "^[\\s\"]{1,2}$", "^.{2}$", "^a{2,}?b$", "^\\u0041\\x42$", "^[\\]\\-a]+$",
-    "^$", "^a|b$", "(.{0,3}){0,3}", "^(a*)*$", "^[\\x01]$", "^\\D\\W$", "^[+-]?[0-9]+$", "\\$\\^\\/",
+    "^$", "^a|b$", "(.{0,3}){0,3}", "^(a*)*$", "^[\\x01]$", "^\\D\\W$",
+    "^[^\\w]{3}$", "^[^\\D]{2}$", "^[^\\s-]$", "^[+-]?[0-9]+$", "\\$\\^\\/",
 ]  # fmt: skip
 
 
@@ -119,10 +122,11 @@ REFUSED = {
     "no values": ({"enum": []}, "no values"),
     "less than the least": ({"type": "string", "minLength": 5, "maxLength": 3}, "below the least"),
     "required for ever": (fields(a={"$ref": "#"}), "no finite value"),
-    "a circle": ({"$ref": "#"}, "no finite value"),
+    "a circle": ({"$ref": "#"}, "refers to itself"),
+    "a choice that contains itself": ({"anyOf": [{"$ref": "#"}, INTEGER]}, "refers to itself"),
     "a circle of two": (
         {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
-        "no finite value",
+        "refers to itself",
     ),
     "a reference to nothing": ({"$ref": "#/$defs/none"}, "there is nothing"),
     "a remote reference": ({"$ref": "https://example.com/schema.json"}, "nothing is fetched"),
@@ -142,6 +146,17 @@ REFUSED = {
         "may be left out",
     ),
     "an anyOf alike that contains itself": ({"anyOf": [*PAIR, INTEGER]}, "too many ways"),
+    "a long chain": (
+        {
+            "$defs": {f"a{place}": {"$ref": f"#/$defs/a{place + 1}"} for place in range(1600)},
+            "$ref": "#/$defs/a0",
+        },
+        "500 references",
+    ),
+    "many large patterns": (
+        {"anyOf": [{"type": "string", "pattern": f"^(a|b)*a(a|b){{7}}{place}$"} for place in range(40)]},
+        "too many ways",
+    ),
     "required and not there": ({"type": "object", "properties": {"a": {}}, "required": ["b"]}, "'b'"),
     "half a character": ({"enum": ["\ud800"]}, "surrogate"),
     "not a number": ({"const": float("nan")}, "NaN"),
@@ -186,6 +201,29 @@ def test_no_text_in_a_schema_becomes_a_rule():
     grammar = to_grammar({"anyOf": [{"enum": texts}, fields(**dict.fromkeys(texts, INTEGER))]})
     names = re.findall(r"^([a-z]+\d*) ::= ", grammar, flags=re.MULTILINE)
     assert len(names) == len(set(names)) == grammar.count("::=") == len(grammar.splitlines())
+
+
+KEYWORDS = [
+    "type", "enum", "const", "$ref", "anyOf", "allOf", "properties", "required", "additionalProperties",
+    "items",
+    "prefixItems", "minItems", "maxItems", "minLength", "maxLength", "pattern", "format", "title", "$defs",
+]  # fmt: skip
+WORDS = ["object", "array", "string", "integer", "#", "#/items", "#/$defs", "date", "^a{2}|[b-d]+$", "a"]
+ANYTHING = st.recursive(
+    st.sampled_from(WORDS) | st.integers(-1, 3) | st.booleans() | st.none() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*KEYWORDS, "a", "b"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(ANYTHING)
+def test_whatever_comes_as_a_schema_is_taken_or_refused(schema):
+    with contextlib.suppress(SchemaRefused):
+        assert to_grammar(schema).startswith("root ::= ")
 
 
 def test_random_schemas_are_taken_or_refused_and_nothing_else(engine):

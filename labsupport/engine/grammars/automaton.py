@@ -20,8 +20,6 @@ from labsupport.engine.grammars.gbnf import Ranges, union
 from labsupport.engine.grammars.rules import GrammarTooLarge, Rules
 
 MOST_STATES = 4_000
-MOST_MOVES = 300_000
-"""Moves looked at while an automaton is made deterministic: about a second's work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def to_rules(expression: Expression, rules: Rules, spelled: Callable[[Ranges], s
 
     Raises GrammarTooLarge.
     """
-    states = _deterministic(_Thompson(expression))
+    states = _deterministic(_Thompson(expression), rules)
     names = [rules.reserve() for _ in states]
     for name, (moves, is_end) in zip(names, states, strict=True):
         ways = [f"{spelled(union(ranges))} {names[target]}" for target, ranges in moves.items()]
@@ -134,24 +132,23 @@ class _Thompson:
         return frozenset(seen)
 
 
-def _deterministic(automaton: _Thompson) -> list[tuple[dict[int, list[tuple[int, int]]], bool]]:
+def _deterministic(automaton: _Thompson, rules: Rules) -> list[tuple[dict[int, list[tuple[int, int]]], bool]]:
     """Per state, the characters that lead to each next state, and whether the text may end there."""
     start = automaton.closure([0])
     numbers, todo = {start: 0}, [start]
     states: list[tuple[dict[int, list[tuple[int, int]]], bool]] = []
-    looked_at = 0
     for subset in todo:  # which grows meanwhile
         moves = [move for state in subset for move in automaton.moves[state]]
-        looked_at += len(subset) + sum(len(ranges) for ranges, _ in moves)
+        rules.spend(len(subset) + sum(len(ranges) for ranges, _ in moves))
         found: dict[int, list[tuple[int, int]]] = {}
         for first, last, targets in _apart(moves):
             after = automaton.closure(targets)
-            looked_at += len(after)
+            rules.spend(len(targets) + len(after))
             if after not in numbers:
                 numbers[after] = len(numbers)
                 todo.append(after)
             found.setdefault(numbers[after], []).append((first, last))
-        if len(numbers) > MOST_STATES or looked_at > MOST_MOVES:
+        if len(numbers) > MOST_STATES:
             raise _too_large()
         states.append((found, automaton.end in subset))
     return states

@@ -39,6 +39,7 @@ from labsupport.engine.grammars.schema_limits import (
 
 Schema = Mapping[str, Any] | bool
 MOST_OPTIONAL = 50
+MOST_REFERENCES = 500
 ANY_OBJECT: Schema = {"type": "object"}
 """What `{"type": "json_object"}` asks for."""
 
@@ -83,6 +84,10 @@ class _Converter:
             raise SchemaRefused(
                 f"$ref is {str(pointer)[:80]!r}{at(where)}",
                 allowed="a place in the schema itself, such as #/$defs/NAME: nothing is fetched",
+            )
+        if len(self._referred) > MOST_REFERENCES:
+            raise SchemaRefused(
+                f"the schema has more than {MOST_REFERENCES} references", allowed="fewer places to refer to"
             )
         if pointer not in self._referred:
             self._referred[pointer] = self._rules.reserve()
@@ -150,7 +155,7 @@ class _Converter:
                 allowed="one of pattern, format, or lengths",
             )
         if "format" in schema:
-            if schema["format"] not in _FORMATS:
+            if schema["format"] not in list(_FORMATS):
                 raise SchemaRefused(
                     f"format is {str(schema['format'])[:80]!r}{at(where)}", allowed=", ".join(_FORMATS)
                 )
@@ -163,8 +168,10 @@ class _Converter:
         return self._rules.add(f'"\\"" {inside} "\\""')
 
     def _matching(self, pattern: Any, where: str) -> str:
+        if not isinstance(pattern, str):
+            raise SchemaRefused(f"pattern is {str(pattern)[:80]}{at(where)}", allowed="a regular expression")
         try:
-            expression = read(str(pattern))
+            expression = read(pattern)
         except PatternRefused as error:
             raise SchemaRefused(f"{error.problem}{at(where)}", allowed=error.allowed) from error
         if expression not in self._automata:
@@ -218,14 +225,15 @@ class _Converter:
             raise SchemaRefused(
                 f"properties is no object, or required no list{at(where)}", allowed="an object and a list"
             )
-        if missing := [name for name in required if name not in properties]:
+        if missing := [name for name in required if not isinstance(name, str) or name not in properties]:
             raise SchemaRefused(
                 f"required names {str(missing[0])[:80]!r}, which is not among the properties{at(where)}",
                 allowed="names of properties",
             )
-        if len(properties) - len(required) > MOST_OPTIONAL:
+        optional = len(properties) - len(needed := set(required))
+        if optional > MOST_OPTIONAL:
             raise SchemaRefused(
-                f"{len(properties) - len(required)} properties may be left out{at(where)}",
+                f"{optional} properties may be left out{at(where)}",
                 allowed=f"{MOST_OPTIONAL}: after each property, any of those that follow may come",
             )
         others = schema.get("additionalProperties", True)
@@ -241,7 +249,7 @@ class _Converter:
             pairs.append(
                 (
                     self._rules.add(f"{key} {self._rules.primitive('colon')} {rule}", needs=[[rule]]),
-                    name in required,
+                    name in needed,
                 )
             )
         return self._in_order(pairs)

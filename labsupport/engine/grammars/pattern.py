@@ -19,22 +19,22 @@ from labsupport.errors import LabsupportError
 LONGEST_PATTERN = 500
 DEEPEST_GROUP = 10
 
+_ASCII: Ranges = ((0, 0x7F),)
 _DIGIT: Ranges = ((0x30, 0x39),)
 _WORD: Ranges = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
 _SPACE: Ranges = ((9, 13), (32, 32))
-_UNICODE_SPACES: Ranges = (
+_PERHAPS_SPACE: Ranges = (
     (0x1C, 0x1F), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029),
     (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF),
 )  # fmt: skip
-"""Space to one dialect or the other: neither \\s nor \\S gives them."""
-_CLASSES = {
-    "d": _DIGIT,
-    "D": all_but(_DIGIT),
-    "w": _WORD,
-    "W": all_but(_WORD),
-    "s": _SPACE,
-    "S": all_but(union((*_SPACE, *_UNICODE_SPACES))),
+_Set = tuple[Ranges, Ranges]
+"""Characters that are in a set, and characters that are not, to both dialects: of some they say different."""
+_IN: dict[str, _Set] = {
+    "d": (_DIGIT, intersected(all_but(_DIGIT), _ASCII)),
+    "w": (_WORD, intersected(all_but(_WORD), _ASCII)),
+    "s": (_SPACE, all_but(union((*_SPACE, *_PERHAPS_SPACE)))),
 }
+_CLASSES: dict[str, _Set] = _IN | {name.upper(): (outside, inside) for name, (inside, outside) in _IN.items()}
 _ANY = all_but(((10, 10), (13, 13), (0x2028, 0x2029)))
 _CONTROL = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
 _QUANTIFIER = re.compile(r"(?:[*+?]|\{(\d{1,6})(,)?(\d{1,6})?\})")
@@ -113,11 +113,11 @@ class _Reader:
         if character == "(":
             return self._group(depth + 1, begin)
         if character == "[":
-            return self._chars(self._set(begin), begin)
+            return self._chars(self._set(begin)[0], begin)
         if character == ".":
             return self._chars(_ANY, begin)
         if character == "\\":
-            return self._chars(self._escape(begin), begin)
+            return self._chars(self._escape(begin)[0], begin)
         if character in "^$*+?{}])":
             raise self._refused(f"{character} there", begin)
         return self._chars(((ord(character), ord(character)),), begin)
@@ -132,43 +132,46 @@ class _Reader:
             raise self._refused("a ( without its )", begin)
         return piece
 
-    def _set(self, begin: int) -> Ranges:
-        is_negated, found = self._take("^"), []
+    def _set(self, begin: int) -> _Set:
+        is_negated = self._take("^")
+        inside: Ranges = ()
+        outside = all_but(())
         while not self._take("]"):
-            first = self._member(begin)
+            member = self._member(begin)
             if self._next() == "-" and self._pattern[self._place + 1 : self._place + 2] not in ("]", ""):
                 self._place += 1
-                last = self._member(begin)
-                if len(first) > 1 or len(last) > 1 or first[0][0] != first[0][1] or last[0] < first[0]:
-                    raise self._refused("a range like that", begin)
-                found.append((first[0][0], last[0][1]))
-            else:
-                found.extend(first)
-        ranges = union(found)
-        return all_but(ranges) if is_negated else ranges
+                member = self._range(member, self._member(begin), begin)
+            inside, outside = union((*inside, *member[0])), intersected(outside, member[1])
+        return (outside, inside) if is_negated else (inside, outside)
 
-    def _member(self, begin: int) -> Ranges:
+    def _range(self, first: _Set, last: _Set, begin: int) -> _Set:
+        (low,), (high,) = (ends[0] if len(ends[0]) == 1 else (None,) for ends in (first, last))
+        if low is None or high is None or low[0] != low[1] or high[0] != high[1] or high < low:
+            raise self._refused("a range like that", begin)
+        return _exactly((low[0], high[0]))
+
+    def _member(self, begin: int) -> _Set:
         if not self._next():
             raise self._refused("a [ without its ]", begin)
         character = self._advance()
         if character == "[":
             raise self._refused("a [ inside [ ]; write \\[", begin)  # sets of sets to some dialects
-        return self._escape(begin) if character == "\\" else ((ord(character), ord(character)),)
+        return self._escape(begin) if character == "\\" else _exactly((ord(character),) * 2)
 
-    def _escape(self, begin: int) -> Ranges:
+    def _escape(self, begin: int) -> _Set:
         character = self._advance()
         if character in _CLASSES:
             return _CLASSES[character]
         if character in _CONTROL:
-            return ((_CONTROL[character],) * 2,)
+            return _exactly((_CONTROL[character],) * 2)
         if character and character in "xu":
             length = 2 if character == "x" else 4
             digits = self._pattern[self._place : self._place + length]
             if re.fullmatch(rf"[0-9a-fA-F]{{{length}}}", digits):
                 self._place += length
-                return ((int(digits, 16),) * 2,)
+                return _exactly((int(digits, 16),) * 2)
         if character.isascii() and character and not character.isalnum():
-            return ((ord(character),) * 2,)
+            return _exactly((ord(character),) * 2)
         raise self._refused(f"\\{character}", begin)
 
     def _chars(self, ranges: Ranges, begin: int) -> Chars:
@@ -198,3 +201,7 @@ class _Reader:
             f"the pattern has {what} (at character {place})",
             allowed=f"characters, sets, groups, |, and repetitions up to {LARGEST_REPETITION} times",
         )
+
+
+def _exactly(ends: tuple[int, int]) -> _Set:
+    return (ends,), all_but((ends,))

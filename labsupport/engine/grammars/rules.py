@@ -17,6 +17,8 @@ from labsupport.errors import LabsupportError
 MOST_REPETITIONS = 20_000
 """llama.cpp makes a rule of every repetition that can be."""
 MOST_CHARACTERS = 200_000
+MOST_STEPS = 300_000
+"""Steps in making automata deterministic, for all patterns of a schema together: about a second's work."""
 
 _REPETITION = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 _PRIMITIVES = {
@@ -39,7 +41,7 @@ class GrammarTooLarge(LabsupportError):
 
 
 class NoEnd(LabsupportError):
-    """No finite text satisfies the grammar."""
+    """No finite text satisfies the grammar, or to say which do would take for ever."""
 
 
 class Rules:
@@ -51,7 +53,7 @@ class Rules:
         self._needs: dict[str, Sequence[Sequence[str]]] = {}
         self._choices: dict[str, list[str]] = {}
         self._serial = 0
-        self._repetitions = self._characters = 0
+        self._repetitions = self._characters = self._steps = 0
 
     def add(self, body: str, *, needs: Sequence[Sequence[str]] = ((),)) -> str:
         """The name of a rule with this body; the same name for the same body.
@@ -69,6 +71,14 @@ class Rules:
         self._repetitions += 1
         self._put(name, body)
         self._needs[name] = ((),)
+
+    def spend(self, steps: int) -> None:
+        """Count some work. Raises GrammarTooLarge once it is too much for one schema."""
+        self._steps += steps
+        if self._steps > MOST_STEPS:
+            raise GrammarTooLarge(
+                "patterns and enums have too many ways to be matched", allowed=f"{MOST_STEPS} steps of work"
+            )
 
     def reserve(self) -> str:
         """A name for what will be given to `choose` later."""
@@ -91,6 +101,7 @@ class Rules:
 
     def finished(self, root: str) -> str:
         """The grammar as text, beginning with `root`. Raises NoEnd, TooAmbiguous, GrammarTooLarge."""
+        self._refuse_circles()
         refuse_ambiguous(self._bodies, self._choices, self._expanded)
         ending = self._ending()
         if root not in ending:
@@ -101,6 +112,19 @@ class Rules:
             options = [rule for rule in self._expanded(name) if rule in ending]
             self._put(name, " | ".join(options) or '""')  # without any, nothing that has an end leads here
         return "\n".join(f"{name} ::= {body}" for name, body in {"root": root, **self._bodies}.items()) + "\n"
+
+    def _refuse_circles(self) -> None:
+        """JSON Schema leaves open what a schema means that is its own alternative, without more."""
+        open_choices = dict(self._choices)
+        while free := [
+            name
+            for name, options in open_choices.items()
+            if not any(option in open_choices for option in options)
+        ]:
+            for name in free:
+                del open_choices[name]
+        if open_choices:
+            raise NoEnd("the schema refers to itself without a value in between")
 
     def _put(self, name: str, body: str) -> None:
         self._bodies[name] = body
@@ -114,7 +138,7 @@ class Rules:
             )
 
     def _expanded(self, name: str) -> list[str]:
-        """The rules with bodies that a choice comes down to, through other choices and around circles."""
+        """The rules with bodies that a choice comes down to, through other choices."""
         found: dict[str, None] = {}
         seen, todo = set(), [name]
         while todo:

@@ -31,7 +31,7 @@ from labsupport.errors import LabsupportError
 if TYPE_CHECKING:
     from labsupport.engine.runners.llama_vocabulary import LlamaVocabulary
 
-CPU_SECONDS = 5
+CPU_SECONDS = 2
 """What one trial may take. Enforced to whole seconds."""
 MEMORY_BYTES = 2 * 2**30
 WALKS, STEPS = 3, 16
