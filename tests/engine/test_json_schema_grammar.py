@@ -122,6 +122,17 @@ REFUSED = {
     "no values": ({"enum": []}, "no values"),
     "less than the least": ({"type": "string", "minLength": 5, "maxLength": 3}, "below the least"),
     "required for ever": (fields(a={"$ref": "#"}), "no finite value"),
+    "a part without end": (
+        {
+            "$defs": {"loop": fields(a={"$ref": "#/$defs/loop"})},
+            "type": "object",
+            "properties": {
+                "x": {"$ref": "#/$defs/loop"},
+                "y": {"anyOf": [{"$ref": "#/$defs/loop"}, INTEGER]},
+            },
+        },
+        "no finite value",
+    ),
     "a circle": ({"$ref": "#"}, "refers to itself"),
     "a choice that contains itself": ({"anyOf": [{"$ref": "#"}, INTEGER]}, "refers to itself"),
     "a circle of two": (

@@ -145,10 +145,10 @@ class _Reader:
         return (outside, inside) if is_negated else (inside, outside)
 
     def _range(self, first: _Set, last: _Set, begin: int) -> _Set:
-        (low,), (high,) = (ends[0] if len(ends[0]) == 1 else (None,) for ends in (first, last))
-        if low is None or high is None or low[0] != low[1] or high[0] != high[1] or high < low:
+        low, high = first[0], last[0]
+        if not (len(low) == len(high) == 1 and low[0][0] == low[0][1] <= high[0][0] == high[0][1]):
             raise self._refused("a range like that", begin)
-        return _exactly((low[0], high[0]))
+        return _exactly((low[0][0], high[0][0]))
 
     def _member(self, begin: int) -> _Set:
         if not self._next():

@@ -103,14 +103,9 @@ class Rules:
         """The grammar as text, beginning with `root`. Raises NoEnd, TooAmbiguous, GrammarTooLarge."""
         self._refuse_circles()
         refuse_ambiguous(self._bodies, self._choices, self._expanded)
-        ending = self._ending()
-        if root not in ending:
-            raise NoEnd(
-                "no finite value satisfies the schema", remedy="Is something required of itself, for ever?"
-            )
+        self._refuse_endless()
         for name in self._choices:
-            options = [rule for rule in self._expanded(name) if rule in ending]
-            self._put(name, " | ".join(options) or '""')  # without any, nothing that has an end leads here
+            self._put(name, " | ".join(self._expanded(name)))
         return "\n".join(f"{name} ::= {body}" for name, body in {"root": root, **self._bodies}.items()) + "\n"
 
     def _refuse_circles(self) -> None:
@@ -152,8 +147,8 @@ class Rules:
                 found[each] = None
         return list(found)
 
-    def _ending(self) -> set[str]:
-        """The rules from which a finite text can come."""
+    def _refuse_endless(self) -> None:
+        """From every rule a finite text must come, or a model that takes that way never comes to an end."""
         ways = self._needs | {
             name: [[option] for option in options] for name, options in self._choices.items()
         }
@@ -166,4 +161,8 @@ class Rules:
                 for name, choices in ways.items()
                 if name not in ending and any(all(need in ending for need in choice) for choice in choices)
             )
-        return ending
+        if len(ending) < len(ways):
+            raise NoEnd(
+                "no finite value satisfies the schema, or a part of it",
+                remedy="Is something required of itself, for ever?",
+            )
