@@ -219,14 +219,11 @@ KEYWORDS = [
     "items",
     "prefixItems", "minItems", "maxItems", "minLength", "maxLength", "pattern", "format", "title", "$defs",
 ]  # fmt: skip
+KEYS = st.sampled_from([*KEYWORDS, "a", "b"])
 WORDS = ["object", "array", "string", "integer", "#", "#/items", "#/$defs", "date", "^a{2}|[b-d]+$", "a"]
-ANYTHING = st.recursive(
-    st.sampled_from(WORDS) | st.integers(-1, 3) | st.booleans() | st.none() | st.text(max_size=4),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from([*KEYWORDS, "a", "b"]), inner, max_size=4)
-    ),
-    max_leaves=12,
+LEAVES = st.sampled_from(WORDS) | st.integers(-1, 3) | st.booleans() | st.none() | st.text(max_size=4)
+ANYTHING = st.deferred(
+    lambda: LEAVES | st.lists(ANYTHING, max_size=3) | st.dictionaries(KEYS, ANYTHING, max_size=4)
 )
 
 
