@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -212,12 +213,14 @@ class _Answer:
 
 
 def _checked(url: str) -> httpx.URL:
+    wrong = NothingToTest(f"{url!r} is no URL of a server", allowed="such as http://127.0.0.1:8000")
     try:
+        parts = urlsplit(url)
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, ValueError):
-        parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise NothingToTest(f"{url!r} is no URL of a server", allowed="such as http://127.0.0.1:8000")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise wrong from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise wrong
     return parsed
 
 
