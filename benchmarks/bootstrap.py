@@ -1,8 +1,8 @@
 """How far a median of a few ratios can be trusted: a percentile bootstrap.
 
-Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. With five pairs the
-interval can reach no further than the smallest and largest ratio that was seen, which is little to go by;
-more pairs narrow it where the pairs agree.
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Five pairs
+are few: the bootstrap's median is then the smallest of them with a probability of 0.058 (three or more of
+five draws), over 0.025, so the interval is just the range from the least to the most. More pairs narrow it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ RESAMPLES = 10_000
 
 
 class Estimate(NamedTuple):
-    """The median of `count` values with its 95 % interval, and the least and the most of the values."""
+    """The median of `size` values with its 95 % interval, and the least and the most of the values."""
 
     median: float
     low: float
     high: float
     least: float
     most: float
-    count: int
+    size: int
 
 
 def estimate(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
@@ -38,5 +38,5 @@ def estimate(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPL
         high=percentile(medians, 97.5),
         least=min(values),
         most=max(values),
-        count=len(values),
+        size=len(values),
     )

@@ -28,8 +28,11 @@ class Setup:
 class Contender(Protocol):
     """A server. `lack` says what is missing to run it here, and how to get it; "" if nothing is."""
 
-    name: str
-    ready_path: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def ready_path(self) -> str: ...
 
     def lack(self, setup: Setup) -> str: ...
 
