@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labsupport.errors import LabsupportError
@@ -71,6 +71,7 @@ def test_the_finish_ends_the_answer_even_if_its_chunk_has_no_text():
     assert one.has_a_chunk_per_token
 
 
+@settings(deadline=None)  # a starved machine is no slow function
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60), st.floats(0, 100))
 def test_percentiles_are_numpys(values, percent):
     assert percentile(sorted(values), percent) == pytest.approx(
@@ -78,6 +79,7 @@ def test_percentiles_are_numpys(values, percent):
     )
 
 
+@settings(deadline=None)  # a starved machine is no slow function
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=60))
 def test_a_distribution_is_in_order_within_its_values(values):
     found = Distribution.of([*values, None])
@@ -134,6 +136,7 @@ def test_latencies_are_of_what_arrived_in_the_steady_part_alone():
     assert report.ttft.most < 1
 
 
+@settings(deadline=None)  # a starved machine is no slow function
 @given(st.integers(1, 6), st.integers(1, 8), st.floats(0.05, 50))
 def test_tokens_are_never_counted_twice_or_invented(clients, rounds, seconds_each):
     records = closed_run(clients, rounds, seconds_each=seconds_each)

@@ -59,7 +59,7 @@ def test_tokens_are_those_that_the_server_counted_itself(server: Server) -> None
     assert {one.finish_reason for one in report.records} == {"length"}
     for one in report.records:
         assert 0 < one.ttft_seconds <= one.e2e_seconds <= one.ended - one.arrived
-        assert one.sent == one.arrived
+        assert one.sent >= one.arrived
     assert report.output_tokens_per_second > 0
     assert report.goodput(SLO(e2e=300)) > 0
 
@@ -102,9 +102,8 @@ def test_a_request_that_the_server_refuses_is_told_in_the_servers_words(server: 
     result = command(server.url, "--requests", "2", "--words", "600")
 
     assert result.returncode == 1
-    assert (
-        "none of 2 requests was answered; 2 ×: HTTP 400: This server's context length is 512" in result.stderr
-    )
+    assert "none of 2 requests was answered" in result.stderr
+    assert "HTTP 400: This server's context length is 512" in result.stderr
 
 
 @pytest.mark.parametrize(
