@@ -44,7 +44,7 @@ def run_load(
         words += ["--clients", str(clients), "--least-requests", str(least_requests)]
         words += ["--extra", json.dumps(extra), "--timeout", str(timeout_seconds), "--json", "--records"]
         words += [] if seconds is None else ["--seconds", str(seconds)]
-        words += ["--model", model] if model else []
+        words += ["--model", model, "--unlisted"] if model else []
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         finished = subprocess.run(
             [sys.executable, "-m", "labsupport", *words],

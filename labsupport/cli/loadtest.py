@@ -18,6 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", help="its name there (default: the only one that the server has)")
     parser.add_argument(
+        "--unlisted", action="store_true", help="ask for --model though the server may not list it"
+    )
+    parser.add_argument(
         "--clients", type=int, metavar="N", help="closed loop: N callers who wait for answers (default: 4)"
     )
     parser.add_argument(
@@ -98,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         asked,
         arrivals,
         model=arguments.model,
+        unlisted=arguments.unlisted,
         max_tokens=arguments.max_tokens,
         seconds=arguments.seconds,
         least_requests=arguments.least_requests,

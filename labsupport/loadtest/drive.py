@@ -29,6 +29,7 @@ def run(
     arrivals: Arrivals,
     *,
     model: str | None = None,
+    unlisted: bool = False,
     max_tokens: int = 64,
     seconds: float | None = None,
     least_requests: int = 0,
@@ -42,6 +43,7 @@ def run(
     """Send the prompts, each once and in order, and report how they were answered.
 
     url: the server, with or without `/v1`. model: its name for the model; None takes the only one it has.
+    unlisted: ask for `model` though the server may not list it, as `transformers serve` does not.
     prompts: texts, token ids, conversations (lists of messages) or `Prompt`s.
     arrivals: `Closed(clients)`, `Poisson(per_second)` or `Gamma(per_second, burstiness)`.
     max_tokens: the longest answer where a prompt does not say.
@@ -58,6 +60,7 @@ def run(
         prompts,
         arrivals,
         model=model,
+        unlisted=unlisted,
         max_tokens=max_tokens,
         seconds=seconds,
         least_requests=least_requests,
@@ -77,6 +80,7 @@ async def arun(
     arrivals: Arrivals,
     *,
     model: str | None = None,
+    unlisted: bool = False,
     max_tokens: int = 64,
     seconds: float | None = None,
     least_requests: int = 0,
@@ -94,7 +98,7 @@ async def arun(
             allowed="numbers over 0",
         )
     async with Client(url, api_key=api_key, timeout_seconds=timeout_seconds) as client:
-        name = await client.model(model)
+        name = model if model and unlisted else await client.model(model)
         fields = extra or {}
         began = time.monotonic()
 

@@ -247,6 +247,21 @@ def test_a_model_that_is_not_there_or_a_choice_that_was_not_made(upstream: Scrip
     assert refusal.value.allowed == "a, b"
 
 
+def test_a_model_that_is_not_listed_can_be_asked_for_all_the_same(upstream: ScriptedUpstream) -> None:
+    async def script(asked: Asked) -> None:
+        await asked.open_stream()
+        await asked.event(text_chunk(" a", "stop"))
+        await asked.end_stream()
+
+    upstream.script = script
+    upstream.models = answer(500, b"no list")
+
+    record = one(upstream, model="a/folder", unlisted=True)
+
+    assert record.is_ok, record.error
+    assert upstream.requests[0].json["model"] == "a/folder"
+
+
 def test_a_key_that_is_missing(upstream: ScriptedUpstream) -> None:
     upstream.models = answer(401, {"error": {"message": "no"}})
 
