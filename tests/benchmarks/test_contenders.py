@@ -19,6 +19,7 @@ import psutil
 import pytest
 import transformers
 
+from benchmarks.batched_bench import peer_figures
 from benchmarks.contenders.contender import Setup, flags
 from benchmarks.contenders.llama_cpp_server import LlamaCppServer
 from benchmarks.contenders.llama_server import LlamaServer
@@ -213,3 +214,19 @@ def test_a_busy_machine_is_refused_and_the_busy_process_named() -> None:
         assert "--anyway" in refusal.value.remedy
     finally:
         os.kill(pid, signal.SIGKILL)
+
+
+def test_the_figures_of_llama_batched_bench_are_read_from_what_it_prints(tmp_path: Path) -> None:
+    row = '{"n_kv_max": 512, "pp": 128, "tg": 64, "pl": 2, "speed_pp": 512.0, "speed_tg": 85.3, "t": 2.0}'
+    program = tmp_path / "llama-batched-bench"
+    program.write_text(f"#!/bin/sh\necho a line of the log\necho '{row}' >&2\n")
+    program.chmod(0o755)
+
+    figures = peer_figures([str(program)])
+
+    assert figures["whole_run_tokens_per_second"] == 2 * 64 / 2.0
+    assert figures["decode_tokens_per_second"] == 85.3
+
+    program.write_text("#!/bin/sh\necho error: unable to load model >&2\nexit 1\n")
+    with pytest.raises(LabsupportError, match="unable to load model"):
+        peer_figures([str(program)])
