@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -14,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import psutil
 import pytest
-import transformers
 
 from benchmarks.batched_bench import peer_figures
 from benchmarks.contenders.contender import Setup, flags
@@ -78,6 +77,14 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def folder_of(package: str) -> Path:
+    """Where a package is, without the seconds that importing it would take."""
+    found = importlib.util.find_spec(package)
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
 
 
 def gone(pid: int) -> bool:
@@ -152,7 +159,7 @@ def test_all_contenders_get_the_same_threads_slots_and_cells() -> None:
 
 
 def test_the_flags_of_llama_cpp_server_are_fields_of_its_settings() -> None:
-    source = Path(llama_cpp.__file__).with_name("server") / "settings.py"
+    source = folder_of("llama_cpp") / "server" / "settings.py"
     fields = {
         node.target.id
         for node in ast.walk(ast.parse(source.read_text()))
@@ -165,7 +172,7 @@ def test_the_flags_of_llama_cpp_server_are_fields_of_its_settings() -> None:
 
 
 def test_the_flags_of_transformers_serve_are_options_that_it_has() -> None:
-    source = (Path(transformers.__file__).parent / "cli" / "serve.py").read_text()
+    source = (folder_of("transformers") / "cli" / "serve.py").read_text()
     given = [word[2:] for word in TransformersServe().command(SETUP, 1) if word.startswith("--")]
 
     assert len(given) >= 6
