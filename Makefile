@@ -19,7 +19,7 @@ export PATH := $(BIN):$(PATH)
 # JupyterLab refuses to start as root unless told so; in a container one often is.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: help setup lab test lessons labs pocket serve grade conda image image-test lint constraints
+.PHONY: help setup lab test lessons labs pocket serve bench bench-all grade conda image image-test lint constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -55,6 +55,13 @@ serve: setup  ## run the inference server (SERVE_ARGS="--port 8001 --quant q8_0"
 
 pocket: setup  ## retrain the bundled model (hours; resumes where it stopped)
 	@$(BIN)/python -m labsupport.pocket --out .cache/pocket
+
+# Both go on where they stopped. Give them a quiet machine, and peers: benchmarks/README.md says how.
+bench: setup  ## speed beside its peers, the short set (BENCH_ARGS="--llama-server PATH --threads 2")
+	@$(BIN)/python -m benchmarks --set short --budget-minutes 25 $(BENCH_ARGS)
+
+bench-all: setup  ## speed beside its peers, every load: hours
+	@$(BIN)/python -m benchmarks --set all $(BENCH_ARGS)
 
 grade: setup  ## grade what students handed in (GRADE_ARGS="submitted --out graded")
 	@$(BIN)/labsupport grade $(GRADE_ARGS)

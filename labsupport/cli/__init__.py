@@ -19,6 +19,7 @@ COMMANDS = {
     "datasheet": "one page on what this computer can do, as a picture and as JSON",
     "models": "list, pull, pin, verify and evaluate models, or print a model file's path",
     "serve": "run the inference server",
+    "loadtest": "put a load on a server and report what its callers felt",
     "usage": "print a bill from a server's usage ledger",
     "grade": "grade submitted labs in a sandbox",
 }
