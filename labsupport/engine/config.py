@@ -16,6 +16,7 @@ from labsupport.errors import LabsupportError
 EngineName = Literal["auto", "llama", "bnb"]
 KVType = Literal["f16", "q8_0", "q4_0"]
 Admission = Literal["reserve", "preempt"]
+Fairness = Literal["keys", "none"]
 
 BNB_QUANTIZATIONS = ("nf4", "int8", "bf16", "fp32")
 """What the bnb engine can load a checkpoint in."""
@@ -54,6 +55,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     kv_type: KVType = "f16"
     step_tokens: int = 128
     admission: Admission = "reserve"
+    fairness: Fairness = "keys"
+    key_weights: dict[str, int] = {}
     prefix_slots: int = 16
     patience_seconds: float = 10.0
     threads: int = 0
