@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 from labsupport.engine.admission import AdmissionPolicy, Offer
 from labsupport.engine.config import Admission, EngineConfig, Fairness
-from labsupport.engine.fairness import split_budget
 from labsupport.engine.kv_pool import KVPool
 from labsupport.engine.messages import FinishReason
-from labsupport.engine.plan import Draw, Drawn, Plan, Row, Runner, RunnerLimits
+from labsupport.engine.plan import Drawn, Plan, Row, Runner, RunnerLimits
 from labsupport.engine.sequence import Sequence
-from labsupport.engine.slot_memory import SlotMemory, slot_of
+from labsupport.engine.slot_memory import SlotMemory
+from labsupport.engine.step import next_row, share_step, unchanged_for
 from labsupport.engine.waiting import WaitingQueue
 
 
@@ -138,13 +138,13 @@ class Scheduler:
         sequences: list[Sequence] = []
         preemptions = self.counters.preemptions
         offer = self._offer(now)
-        counts, room = self._share_step(offer)
+        counts, room = share_step(self.step_tokens, self.running, offer, tenant=self.waiting.tenant)
         for sequence in list(self.running):  # in order: who came first is the last to lose its memory
             if sequence.slot is None:
                 continue  # it lost its memory to an older one just now
             count = counts[sequence.request_id]
             if count and self._grow(sequence, count):
-                rows.append(_row(sequence, count))
+                rows.append(next_row(sequence, count))
                 sequences.append(sequence)
         if self.counters.preemptions == preemptions:
             # Again: the prefix that was offered may have been dropped for room.
@@ -155,13 +155,15 @@ class Scheduler:
                 self.memory.make_room(count)
                 self.memory.append(sequence, count)
                 room -= count
-                rows.append(_row(sequence, count))
+                rows.append(next_row(sequence, count))
                 sequences.append(sequence)
         return Plan(
             operations=self.memory.take_operations(),
             rows=tuple(rows),
             sequences=tuple(sequences),
-            unchanged_for=self._unchanged_for(rows, sequences, self.counters.preemptions > preemptions),
+            unchanged_for=1
+            if self.counters.preemptions > preemptions
+            else unchanged_for(rows, sequences, num_running=len(self.running), num_free=self.pool.num_free),
         )
 
     def commit(self, plan: Plan, drawn: Items[Drawn], now: float) -> list[Progress]:
@@ -206,33 +208,6 @@ class Scheduler:
         elif self.running:
             return [ended for ended in [self.finish(self.running[0].request_id, "error")] if ended]
         return []
-
-    def _share_step(self, offer: Offer | None) -> tuple[dict[str, int], int]:
-        """How many tokens each running sequence computes in this step, and how many are left for newcomers.
-
-        Decodes come first: each gets its token. Prompts share what is left of the budget, and so does the one
-        that is about to be let in: others' long prompts must not keep it out.
-        """
-        prompts = [sequence for sequence in self.running if not sequence.is_decoding]
-        room = self.step_tokens - len(self.running) + len(prompts)
-        wants = [(self.waiting.tenant(sequence), sequence.num_uncomputed) for sequence in prompts]
-        if offer:
-            wants.append((self.waiting.tenant(offer.sequence), offer.num_uncomputed))
-        shares = split_budget(room, wants)[: len(prompts)]
-        counts = {sequence.request_id: 1 for sequence in self.running}
-        counts |= {sequence.request_id: share for sequence, share in zip(prompts, shares, strict=True)}
-        return counts, room - sum(shares)
-
-    def _unchanged_for(self, rows: list[Row], sequences: list[Sequence], preempted: bool) -> int:
-        if (
-            not rows
-            or preempted
-            or any(len(row.tokens) > 1 or not row.draw or not row.draw.index for row in rows)
-        ):
-            return 1
-        if len(rows) < len(self.running):
-            return 1
-        return min(min(sequence.num_remaining for sequence in sequences), 1 + self.pool.num_free // len(rows))
 
     # Coming in and giving way
 
@@ -298,10 +273,3 @@ class Scheduler:
                 f"{self.pool.num_cells - self.pool.num_available} cells are held by nobody running"
             )
         return problems
-
-
-def _row(sequence: Sequence, count: int) -> Row:
-    start = sequence.num_computed
-    is_last = start + count == len(sequence.tokens)
-    draw = Draw(sequence.params, sequence.seed, sequence.num_generated) if is_last else None
-    return Row(slot_of(sequence), start, sequence.tokens[start : start + count], draw)
