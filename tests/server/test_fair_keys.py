@@ -22,7 +22,7 @@ KEY_FILE = f"""
 {BATCH} name=batch priority=5
 {SUPPORT} name=support priority=-3 weight=2
 """
-LONGEST_PROMPT = "x " * 120
+LONG_PROMPT = "x " * 60
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +122,10 @@ def test_within_a_key_a_higher_number_gives_way_and_between_keys_too(one_slot, a
         crowd.send("runs", FLOODER, max_tokens=1000)
         crowd.wait_until_sent(1)
         # When requests come, in whatever order
-        crowd.send("low", FLOODER, priority=2)
-        crowd.send("batch", BATCH)
-        crowd.send("usual", FLOODER)
-        crowd.send("other", OTHER, priority=1)
+        crowd.send("low", FLOODER, priority=2, max_tokens=50)
+        crowd.send("batch", BATCH, max_tokens=50)
+        crowd.send("usual", FLOODER, max_tokens=50)
+        crowd.send("other", OTHER, priority=1, max_tokens=50)
         crowd.wait_until_sent(5)
         are_all_waiting = not crowd.answered
         order = crowd.until_all_answered()
@@ -180,11 +180,12 @@ def test_the_levers_reach_the_engine(one_slot):
 def test_prompts_that_are_too_many_tokens_together_are_refused_with_a_time_to_come_again(one_slot, ask):
     # Given a long prompt that runs
     crowd = Crowd(one_slot, ask)
-    tokens = ask(OTHER, prompt=LONGEST_PROMPT).json()["usage"]["prompt_tokens"]
+    tokens = ask(OTHER, prompt=LONG_PROMPT).json()["usage"]["prompt_tokens"]
     assert 400 / 2 > tokens > 400 / 4
-    crowd.send("first", FLOODER, prompt=LONGEST_PROMPT, max_tokens=800)
+    crowd.send("first", FLOODER, prompt=LONG_PROMPT, max_tokens=800, n=4)
+    crowd.wait_until_sent(4)
     # When one comes that is more than is left
-    refused = ask(OTHER, prompt=[LONGEST_PROMPT] * 3)
+    refused = ask(OTHER, prompt=[LONG_PROMPT] * 3)
     # Then it is told so, and a short one is let in
     assert refused.status_code == 429
     assert refused.json()["error"]["code"] == "queue_full"
@@ -193,7 +194,7 @@ def test_prompts_that_are_too_many_tokens_together_are_refused_with_a_time_to_co
     assert ask(OTHER).status_code == 200
     assert crowd.until_all_answered() == ["first"]
     # And alone it is not refused
-    assert ask(OTHER, prompt=[LONGEST_PROMPT] * 3).status_code == 200
+    assert ask(OTHER, prompt=[LONG_PROMPT] * 3).status_code == 200
 
 
 def test_before_an_upstream_a_keys_priority_holds_as_well(tmp_path, key_file):
