@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from labsupport.engine.config import EngineConfig
+from labsupport.engine.levers import levers
 from labsupport.errors import LabsupportError
+
+if TYPE_CHECKING:
+    from labsupport.server.run import Settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; each is a field of `labsupport.server.run.Settings`."""
+    """Declare the options; each is a field of `labsupport.server.run.Settings`, or of its `levers`."""
     parser.add_argument(
         "--model",
         help="a name from `labsupport models list`, or a GGUF file (default: $LABSUPPORT_MODEL, or pocket); "
@@ -55,31 +61,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="one key a line, then all routes but health need one; after a key may follow name=alice "
-        "requests-per-minute=60 tokens-per-minute=20000 concurrent=4",
+        "requests-per-minute=60 tokens-per-minute=20000 concurrent=4 priority=0 weight=1",
     )
     parser.add_argument(
-        "--slots",
+        "--max-waiting",
         type=int,
-        default=16,
-        help="sequences that run at once, or requests that are with the upstream at once (default: 16)",
+        default=64,
+        help="sequences that may wait for a slot. More are refused at once with 429 and a time to come "
+        "again; a longer queue refuses fewer and lets each wait longer (default: 64)",
     )
     parser.add_argument(
-        "--context",
+        "--max-prompt-tokens",
         type=int,
         default=0,
-        help="longest prompt and answer, in tokens (default: the model's own)",
-    )
-    parser.add_argument(
-        "--kv-type", choices=("f16", "q8_0", "q4_0"), default="f16", help="number format of the KV cache"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=0, help="CPU threads of the engine (default: by the machine)"
-    )
-    parser.add_argument(
-        "--gpu-layers", type=int, default=-1, help="layers on a GPU, where there is one (default: all)"
-    )
-    parser.add_argument(
-        "--max-waiting", type=int, default=64, help="sequences that may wait for a slot; more are refused"
+        metavar="TOKENS",
+        help="prompt tokens that may be in hand, of requests that run or wait. What is over is refused in "
+        "the same way, so that long prompts do not make a short queue a slow one; one request alone is "
+        "always let in (default: 0, no limit but that of sequences)",
     )
     parser.add_argument(
         "--ledger",
@@ -88,6 +86,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="write down what each request used, for `labsupport usage FILE` and /v1/usage "
         "(default: nowhere: who asked when is the callers' own business until somebody wants a bill)",
     )
+    _configure_levers(parser)
     parser.add_argument("--debug", action="store_true", help="show the engine's invariants at /debug/engine")
     parser.add_argument(
         "--stop-with-stdin",
@@ -96,15 +95,44 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _configure_levers(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "levers of the engine",
+        "With --engine upstream, --slots says how many requests are with the upstream at once; the others do "
+        "nothing there.",
+    )
+    for lever in levers():
+        group.add_argument(
+            lever.option,
+            dest=lever.field,
+            type=lever.kind,
+            choices=lever.choices or None,
+            metavar={int: "N", float: "SECONDS"}.get(lever.kind),
+            default=lever.default,
+            help=f"{lever.text} (default: {lever.default})",
+        )
+
+
+def settings(arguments: argparse.Namespace) -> Settings:
+    """What the command line says, as the server takes it. Raises LabsupportError."""
+    from labsupport.server.run import Settings
+
+    for option, value in (
+        ("--max-waiting", arguments.max_waiting),
+        ("--max-prompt-tokens", arguments.max_prompt_tokens),
+    ):
+        if value < 0:
+            raise LabsupportError(f"{option} is {value}", allowed="0 or more")
+    options = {name: value for name, value in vars(arguments).items() if name != "command"}
+    if options["model"] is None:
+        named = arguments.upstream_model if arguments.engine == "upstream" else None
+        options["model"] = named or os.environ.get("LABSUPPORT_MODEL", "pocket")
+    turned = {lever.field: options.pop(lever.field) for lever in levers()}
+    return Settings(**options, levers=EngineConfig(model="", **turned))
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Serve. Raises LabsupportError, which ends the command with status 1."""
-    if arguments.max_waiting < 0:
-        raise LabsupportError(f"--max-waiting is {arguments.max_waiting}", allowed="0 or more")
-    if arguments.model is None:
-        named = arguments.upstream_model if arguments.engine == "upstream" else None
-        arguments.model = named or os.environ.get("LABSUPPORT_MODEL", "pocket")
-    from labsupport.server.run import Settings
     from labsupport.server.run import run as serve
 
-    options = {name: value for name, value in vars(arguments).items() if name != "command"}
-    return serve(Settings(**options))
+    return serve(settings(arguments))

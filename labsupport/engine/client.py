@@ -9,19 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from pathlib import Path
-from typing import Any
 
-import msgspec
 import zmq
 import zmq.asyncio
 
@@ -29,7 +20,6 @@ from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import (
     Abort,
     Delta,
-    Failed,
     FromEngine,
     Inspect,
     Integrity,
@@ -40,6 +30,7 @@ from labsupport.engine.messages import (
     Submit,
     ToEngine,
 )
+from labsupport.engine.process import POLL_SECONDS, EngineFailed, EngineProcess
 from labsupport.engine.validation import RequestRefused, refuse_impossible
 from labsupport.errors import LabsupportError
 
@@ -53,12 +44,7 @@ STEP_SLACK = 8
 """How much slower than its warm-up a step may be: other programs on its cores can slow it nearly tenfold."""
 LONGEST_PAUSE_SECONDS = 30.0
 """The longest pause between two attempts to bring back an engine that does not start."""
-_POLL_MILLISECONDS = 100
 _LEAVE_SECONDS = 2.0
-
-
-class EngineFailed(LabsupportError):
-    """The engine could not start (no such model, a damaged file, too little memory)."""
 
 
 class EngineDied(LabsupportError):
@@ -79,10 +65,8 @@ class EngineClient:
         self.config = config.checked()
         self.last_report: StepReport | None = None
         self.restarts = 0
-        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(FromEngine)
         self._context = zmq.asyncio.Context()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: zmq.asyncio.Socket | None = None
+        self._process: EngineProcess | None = None
         self._heard = 0.0
         self._requests: dict[str, asyncio.Queue[Delta | EngineDied]] = {}
         self._questions: dict[str, asyncio.Future[Integrity]] = {}
@@ -97,7 +81,7 @@ class EngineClient:
         """
         client = cls(config)
         try:
-            await client._spawn()
+            client._take(await EngineProcess.start(client.config, client._context))
         except BaseException:
             await client.close()
             raise
@@ -125,7 +109,7 @@ class EngineClient:
     @property
     def ready(self) -> bool:
         """Whether the engine is up and was heard within the last few seconds."""
-        return self._socket is not None and time.monotonic() - self._heard < READY_WITHIN_SECONDS
+        return self._process is not None and time.monotonic() - self._heard < READY_WITHIN_SECONDS
 
     def check(self, tokens: Sequence[int], params: SamplingParams) -> None:
         """Raise RequestRefused if this request could never run; call before opening a stream."""
@@ -155,7 +139,7 @@ class EngineClient:
         self.check(tokens, params)
         if request_id in self._requests:
             raise RequestRefused(f"a request named {request_id!r} is already running")
-        if self._socket is None:
+        if self._process is None:
             raise self._down()
         inbox: asyncio.Queue[Delta | EngineDied] = asyncio.Queue()
         self._requests[request_id] = inbox
@@ -181,7 +165,7 @@ class EngineClient:
 
     async def inspect(self, *, timeout_seconds: float = 10.0) -> Integrity:
         """Ask the engine for its invariants and its queue. Raises EngineDied."""
-        if self._socket is None:
+        if self._process is None:
             raise self._down()
         question_id = uuid.uuid4().hex
         answer: asyncio.Future[Integrity] = asyncio.get_running_loop().create_future()
@@ -202,66 +186,22 @@ class EngineClient:
                 await self._supervisor
             self._supervisor = None
         self._send(Shutdown())
-        await self._end_process(_LEAVE_SECONDS)
         self._failure = "the engine was closed"
-        self._fail_everything()
+        await self._let_go(_LEAVE_SECONDS)
         self._context.destroy(linger=0)
 
     # The process
-
-    async def _spawn(self) -> None:
-        """Start the process and wait for its first word. Raises EngineFailed."""
-        folder = Path(tempfile.mkdtemp(prefix="engine-"))
-        try:
-            socket = self._context.socket(zmq.PAIR)
-            socket.set(zmq.SNDHWM, 0)
-            socket.set(zmq.RCVHWM, 0)
-            socket.bind(endpoint := f"ipc://{folder}/socket")
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "labsupport.engine.worker", endpoint],
-                stdin=subprocess.PIPE,
-                env=child_environment(),
-            )
-            stdin = self._process.stdin
-            if stdin is not None:
-                stdin.write(msgspec.json.encode(self.config) + b"\n")
-                stdin.flush()  # and left open: its end tells the process that we are gone
-            message = await self._first_word(socket)
-        except BaseException:
-            socket.close(linger=0)
-            raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        self.info, self._socket, self._heard = message, socket, time.monotonic()
-
-    async def _first_word(self, socket: zmq.asyncio.Socket) -> Ready:
-        while not await socket.poll(_POLL_MILLISECONDS):
-            if self._process is None or self._process.poll() is not None:
-                if await socket.poll(0):
-                    break
-                raise EngineFailed(
-                    f"the engine process ended ({self._death()}) while it loaded {self.config.model}",
-                    remedy="Is the file whole, and is there memory for it? `labsupport doctor` checks both.",
-                )
-        message = self._decoder.decode(await socket.recv())
-        if isinstance(message, Failed):
-            raise EngineFailed(message.problem, allowed=message.allowed, remedy=message.remedy)
-        if not isinstance(message, Ready):
-            raise EngineFailed(f"the engine began with {type(message).__name__}")
-        return message
 
     async def _supervise(self) -> None:
         """Read what the engine says; when it dies or hangs, fail its requests and restart it. For ever."""
         while True:
             self._failure = await self._read_until_death()
-            self._fail_everything()
-            await self._end_process(0)
+            await self._let_go(0)
             pause_seconds = 0.1
-            while self._socket is None:
+            while self._process is None:
                 try:
-                    await self._spawn()
-                except (EngineFailed, OSError) as error:
-                    await self._end_process(0)
+                    self._take(await EngineProcess.start(self.config, self._context))
+                except (EngineFailed, OSError, zmq.ZMQError) as error:
                     self._failure = f"the engine died and does not start again: {error}"
                     await asyncio.sleep(pause_seconds)
                     pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
@@ -269,19 +209,29 @@ class EngineClient:
 
     async def _read_until_death(self) -> str:
         """How it ended: the process is gone, or silent for so long that it has to go."""
-        socket, process = self._socket, self._process
-        if socket is None or process is None:
+        process = self._process
+        if process is None:
             return self._failure
         silent_polls = 0  # not the clock: if it is we who were held up, the engine is not to blame
-        while silent_polls * _POLL_MILLISECONDS / 1000 < self.hung_after_seconds:
-            if await socket.poll(_POLL_MILLISECONDS):
+        while silent_polls * POLL_SECONDS < self.hung_after_seconds:
+            if message := await process.receive():
                 silent_polls = 0
-                self._hear(self._decoder.decode(await socket.recv()))
-            elif process.poll() is not None:
-                return f"the engine process ended ({self._death()})"
+                self._hear(message)
+            elif process.has_ended:
+                return f"the engine process ended ({process.death})"
             else:
                 silent_polls += 1
         return f"the engine process hung: it said nothing for {self.hung_after_seconds:g} s and was killed"
+
+    def _take(self, process: EngineProcess) -> None:
+        self._process, self.info, self._heard = process, process.info, time.monotonic()
+
+    async def _let_go(self, patience_seconds: float) -> None:
+        """End the process, if there is one, and all that still runs in it."""
+        process, self._process = self._process, None
+        self._fail_everything()  # before anything is awaited: nobody may come in between
+        if process:
+            await process.end(patience_seconds)
 
     def _hear(self, message: FromEngine) -> None:
         self._heard = time.monotonic()
@@ -295,29 +245,6 @@ class EngineClient:
             if answer and not answer.done():
                 answer.set_result(message)
 
-    async def _end_process(self, patience_seconds: float) -> None:
-        """Wait so long, then kill; and let go of what belonged to the process."""
-        socket, self._socket = self._socket, None
-        process, self._process = self._process, None
-        if process:
-            deadline = time.monotonic() + patience_seconds
-            while process.poll() is None and time.monotonic() < deadline:
-                await asyncio.sleep(0.02)
-            process.kill()
-            while process.poll() is None:  # a wait() would stop everything else, and can be long in a driver
-                await asyncio.sleep(0.01)
-            if process.stdin:
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.close()
-        if socket:
-            socket.close(linger=0)
-
-    def _death(self) -> str:
-        status = self._process.poll() if self._process else None
-        if status is not None and status < 0:
-            return f"signal {signal.Signals(-status).name}"
-        return f"exit status {status}"
-
     def _down(self) -> EngineDied:
         return EngineDied(self._failure, remedy="Ask again in a moment: the engine is being restarted.")
 
@@ -329,17 +256,5 @@ class EngineClient:
                 answer.set_exception(self._down())
 
     def _send(self, message: ToEngine) -> None:
-        if self._socket is not None:
-            # The queue has no bound, so this is sent before the call returns and there is nothing to await.
-            self._socket.send(msgspec.msgpack.encode(message))
-
-
-def child_environment() -> dict[str, str]:
-    """For the child: passive waits (see `runners.threads`), and this very package, wherever it was found.
-
-    A dying llama.cpp would start a debugger to print its stack, which delays the restart by seconds.
-    """
-    package_parent = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
-    defaults = {"OMP_WAIT_POLICY": "PASSIVE", "GGML_NO_BACKTRACE": "1"}
-    return defaults | os.environ | {"PYTHONPATH": path}
+        if self._process is not None:
+            self._process.send(message)

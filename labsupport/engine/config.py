@@ -7,7 +7,7 @@ checks end the process.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -16,71 +16,173 @@ from labsupport.errors import LabsupportError
 EngineName = Literal["auto", "llama", "bnb"]
 KVType = Literal["f16", "q8_0", "q4_0"]
 Admission = Literal["reserve", "preempt"]
+Fairness = Literal["keys", "none"]
 
 BNB_QUANTIZATIONS = ("nf4", "int8", "bf16", "fp32")
 """What the bnb engine can load a checkpoint in."""
 LARGEST_SEQUENCE_COUNT = 256
 """llama.cpp's LLAMA_MAX_SEQ: how many sequences one context can tell apart."""
+LARGEST_WEIGHT = 1000
+"""How many times another's share a key can get."""
+
+
+def _lever(text: str, low: int | None = None, high: int | None = None) -> msgspec.Meta:
+    return msgspec.Meta(description=text, ge=low, le=high)
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The engine's settings; `checked()` before use.
 
+    What carries a description is a lever: its text says what it does, what that costs and when to turn it,
+    and `labsupport serve --help` shows the same text (see `levers`). The other four:
+
     model: path of a GGUF file, which llama serves, or of a Hugging Face checkpoint's folder, which bnb does.
     engine: which runner; `auto` takes the one for the model's kind, and the best device that it can use.
     quantization: what bnb loads the checkpoint in, `nf4` if empty. A GGUF file brings its own.
-    context_tokens: the longest sequence (prompt and answer); 0 takes what the model was trained for, at most
-        4,096.
-    slots: how many sequences run at once.
-    kv_cells: tokens' worth of KV cache that all sequences share; 0 takes `slots` contexts, at most 16,384.
-    kv_type: number format of the KV cache; bnb keeps it as it computes, in 16 bits on a GPU.
-    step_tokens: most tokens in one step; a long prompt is computed in chunks of at most this many, so it
-        bounds how long one prompt can hold up everybody else's next token.
-    admission: `reserve` admits a request when its worst case fits; `preempt` when its prompt fits, and takes
-        memory back from the youngest request when it runs out (that one is computed again later).
-    prefix_slots: how many finished sequences are kept for their prefix; 0 switches prefix sharing off.
-    patience_seconds: a request of priority p queues as if it had arrived p times this much later, so a higher
-        number waits longer but never for ever.
-    threads: CPU threads; 0 takes one per physical core but one, at most 8: that core is for everybody else.
-    n_gpu_layers: layers to put on a GPU; -1 is all of them where the build has one, 0 none.
+    key_weights: of API keys that get so many times the share of others, where `fairness` is `keys`.
     """
 
     model: str
     engine: EngineName = "auto"
     quantization: str = ""
-    context_tokens: int = 0
-    slots: int = 16
-    kv_cells: int = 0
-    kv_type: KVType = "f16"
-    step_tokens: int = 128
-    admission: Admission = "reserve"
-    prefix_slots: int = 16
-    patience_seconds: float = 10.0
-    threads: int = 0
-    n_gpu_layers: int = -1
+    key_weights: dict[str, int] = {}
+    slots: Annotated[
+        int,
+        _lever(
+            "how many sequences run at once. More of them share each step, so that more tokens come out "
+            "of it, but every step takes longer, and all share the same cells. Raise it while requests "
+            "wait and the time between tokens is better than you need.",
+            1,
+            LARGEST_SEQUENCE_COUNT,
+        ),
+    ] = 16
+    context_tokens: Annotated[
+        int,
+        _lever(
+            "the longest sequence, prompt and answer together, in tokens; 0 takes what the model was "
+            "trained for, at most 4,096. A longer one lets each request claim more cells, so that fewer "
+            "run at once. Lower it to what your requests need.",
+            0,
+            2**24,
+        ),
+    ] = 0
+    kv_cells: Annotated[
+        int,
+        _lever(
+            "tokens' worth of KV cache that all sequences share; 0 takes as many as slots contexts, at "
+            "most 16,384. They cost memory, whether they are used or not. Raise it when requests wait "
+            "though slots are free.",
+            0,
+            2**28,
+        ),
+    ] = 0
+    kv_type: Annotated[
+        KVType,
+        _lever(
+            "number format of the KV cache. q8_0 and q4_0 hold a token in fewer bytes, but the keys and "
+            "values are rounded, which the answers may show. Turn to it where memory is what limits the "
+            "cells. bnb has only f16: it keeps them as it computes, in 16 bits on a GPU."
+        ),
+    ] = "f16"
+    step_tokens: Annotated[
+        int,
+        _lever(
+            "most tokens in one step. Decodes come first, one token each; prompts are computed in chunks "
+            "of what is left, so it bounds how long a prompt can hold up everybody else's next token. "
+            "Fewer make for an even stream and a later first token, more for the opposite. At least as "
+            "many as slots.",
+            1,
+            2**16,
+        ),
+    ] = 128
+    admission: Annotated[
+        Admission,
+        _lever(
+            "reserve lets a request in when its worst case fits (prompt and max_tokens), so what runs is "
+            "never interrupted, but cells are kept free for answers that may end early. preempt lets it "
+            "in when its prompt fits, and when cells run out the request that came last goes back to the "
+            "queue and is computed again. Turn to preempt where max_tokens is much larger than most "
+            "answers."
+        ),
+    ] = "reserve"
+    fairness: Annotated[
+        Fairness,
+        _lever(
+            "keys gives the next slot to the API key that was served least, and shares a step's prompt "
+            "tokens between keys, so that one key's flood holds up only itself; a key that was silent is "
+            "owed nothing. Requests without a key are one key's together. none lets in first come, first "
+            "served. It costs the order of arrival between keys: turn it off where that matters."
+        ),
+    ] = "keys"
+    prefix_slots: Annotated[
+        int,
+        _lever(
+            "how many finished sequences are kept, for prompts that begin with the same tokens and need "
+            "not compute them again. They take cells only while nobody else needs them, and slots of "
+            "their own. Raise it with the number of different system prompts; 0 switches prefix sharing "
+            "off, also between requests that run.",
+            0,
+            LARGEST_SEQUENCE_COUNT,
+        ),
+    ] = 16
+    patience_seconds: Annotated[
+        float,
+        _lever(
+            "what a step of priority is worth: a request of priority p queues as if it had arrived p "
+            "times this much later, so a higher number waits longer but never for ever. A longer patience "
+            "keeps batch work out of the way for longer. 0 ignores priorities.",
+            0,
+            10**6,
+        ),
+    ] = 10.0
+    threads: Annotated[
+        int,
+        _lever(
+            "CPU threads; 0 takes one per physical core but one, at most 8: that core is for HTTP, and "
+            "for notebooks. A step is as slow as its slowest thread, so on a machine with other work more "
+            "threads can be slower. Take all cores where the engine is alone.",
+            0,
+            512,
+        ),
+    ] = 0
+    prompt_threads: Annotated[
+        int,
+        _lever(
+            "CPU threads of steps that compute prompts; 0 takes as many as threads. Prompts are limited "
+            "by arithmetic and single tokens by memory, so on a machine with many cores prompts can use "
+            "more of them. llama only.",
+            0,
+            512,
+        ),
+    ] = 0
+    n_gpu_layers: Annotated[
+        int,
+        _lever(
+            "layers to put on a GPU; -1 is all of them where the build can use one, 0 none. Each takes "
+            "GPU memory. Lower it when a model does not fit; every layer left on the CPU slows every "
+            "step.",
+            -1,
+            10_000,
+        ),
+    ] = -1
 
     def checked(self) -> EngineConfig:
         """This configuration, once every setting is possible. Raises ConfigRefused with what was given."""
-        for name, value, low, high in (
-            ("context_tokens", self.context_tokens, 0, 2**24),
-            ("slots", self.slots, 1, LARGEST_SEQUENCE_COUNT),
-            ("kv_cells", self.kv_cells, 0, 2**28),
-            ("step_tokens", self.step_tokens, 1, 2**16),
-            ("prefix_slots", self.prefix_slots, 0, LARGEST_SEQUENCE_COUNT),
-            ("patience_seconds", self.patience_seconds, 0, 1e6),
-            ("threads", self.threads, 0, 512),
-            ("n_gpu_layers", self.n_gpu_layers, -1, 10_000),
-        ):
-            if not low <= value <= high:
-                raise ConfigRefused(f"{name} is {value}", allowed=f"{low} to {high}")
-        for name, text, choices in (
-            ("engine", self.engine, ("auto", "llama", "bnb")),
-            ("quantization", self.quantization, ("", *BNB_QUANTIZATIONS)),
-            ("kv_type", self.kv_type, ("f16", "q8_0", "q4_0")),
-            ("admission", self.admission, ("reserve", "preempt")),
-        ):
-            if text not in choices:
-                raise ConfigRefused(f"{name} is {text!r}", allowed=", ".join(choices))
+        for name, meta in lever_metas().items():
+            value = getattr(self, name)
+            if isinstance(value, (int, float)) and not (meta.ge or 0) <= value <= (meta.le or 0):
+                raise ConfigRefused(f"{name} is {value}", allowed=f"{meta.ge} to {meta.le}")
+        for name, hint in get_type_hints(EngineConfig).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise ConfigRefused(f"{name} is {getattr(self, name)!r}", allowed=", ".join(get_args(hint)))
+        if self.quantization not in ("", *BNB_QUANTIZATIONS):
+            allowed = ", ".join(BNB_QUANTIZATIONS)
+            raise ConfigRefused(f"quantization is {self.quantization!r}", allowed=allowed)
+        for key, weight in self.key_weights.items():
+            if not 1 <= weight <= LARGEST_WEIGHT:
+                raise ConfigRefused(
+                    f"the weight of the key {key} is {weight}", allowed=f"1 to {LARGEST_WEIGHT}"
+                )
         if self.slots + self.prefix_slots > LARGEST_SEQUENCE_COUNT:
             raise ConfigRefused(
                 f"slots is {self.slots} and prefix_slots {self.prefix_slots}",
@@ -129,11 +231,19 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 allowed="f16: its KV cache has the format that it computes in",
                 remedy="The llama engine has quantized KV caches.",
             )
+        if self.prompt_threads:
+            raise ConfigRefused("prompt_threads does nothing with the bnb engine", allowed="0")
         if self.n_gpu_layers not in (-1, 0):
             raise ConfigRefused(
                 f"n_gpu_layers is {self.n_gpu_layers} with the bnb engine",
                 allowed="-1 (all layers on a GPU where there is one) or 0 (none)",
             )
+
+
+def lever_metas() -> dict[str, msgspec.Meta]:
+    """The description and the range of each lever, by its field's name, in the order above."""
+    hints = get_type_hints(EngineConfig, include_extras=True)
+    return {name: hints[name].__metadata__[0] for name in hints if hasattr(hints[name], "__metadata__")}
 
 
 class ConfigRefused(LabsupportError):

@@ -11,9 +11,13 @@ from labsupport.engine.messages import FinishReason, SamplingParams
 class Sequence:
     """A prompt on its way to an answer.
 
-    order: place in the queue; lower first, never equal between two sequences.
+    order: place in the queue among those of its key (or of all, see `waiting`); lower first, never equal
+        between two sequences.
+    key: name of the API key that asked; requests without one are those of "".
+    priority: 0 is usual; a higher number gives way. Already part of `order`.
     tokens: the prompt and what has been generated.
     slot: where its cells are; None while it waits.
+    place: its rank among those that hold memory, lower first; fixed when it first ran.
     num_computed: how many of its tokens have their keys and values in the cache.
     num_cached: how many prompt tokens were taken from another sequence at first admission.
     arrived, admitted: when it was submitted and when it first ran, in seconds of one clock.
@@ -25,8 +29,10 @@ class Sequence:
     seed: int
     order: tuple[float, int]
     key: str = ""
+    priority: int = 0
     num_prompt: int = field(init=False)
     slot: int | None = None
+    place: tuple[float, int] = (0.0, 0)
     num_computed: int = 0
     num_cached: int = 0
     arrived: float = 0.0

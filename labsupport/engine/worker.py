@@ -120,6 +120,7 @@ class Worker:
                     order=(now + message.priority * self._config.patience_seconds, self._serial),
                     arrived=now,
                     key=message.key,
+                    priority=message.priority,
                 )
             )
         except (RequestRefused, ValueError) as error:

@@ -26,7 +26,7 @@ from labsupport.server.answers import (
     CompletionFormat,
     TextCompletion,
 )
-from labsupport.server.auth import BearerAuth
+from labsupport.server.auth import BearerAuth, key_name
 from labsupport.server.chat_template import ChatTemplate
 from labsupport.server.engine_link import EngineLink
 from labsupport.server.errors import ApiError, bad_request, shortened
@@ -37,6 +37,7 @@ from labsupport.server.ledger import Ledger
 from labsupport.server.ledger_file import LedgerError
 from labsupport.server.limits import Admission, BodyLimit
 from labsupport.server.metrics import CountResponses, Metrics
+from labsupport.server.priorities import Priorities
 from labsupport.server.prompts import Prompts, completion_tokens
 from labsupport.server.protocol import ChatRequest, CompletionRequest, TokenizeRequest
 from labsupport.server.streaming import respond
@@ -55,6 +56,7 @@ class Served:
     name: the model's id in requests and in `/v1/models`.
     engine: what answers: one of our own, or another server.
     most_sequences: running and waiting together; more are answered 429.
+    most_prompt_tokens: of those together; more are answered 429. None is without limit.
     keys: none means that no key is asked.
     ledger: where requests are written down, if anywhere; whoever opened it closes it.
     debug: adds `/debug/engine`, which reports the engine's invariants.
@@ -63,6 +65,7 @@ class Served:
     name: str
     engine: EngineLink | Upstream
     most_sequences: int
+    most_prompt_tokens: int | None = None
     keys: tuple[Key, ...] = ()
     ledger: Ledger | None = None
     debug: bool = False
@@ -120,12 +123,19 @@ def build(served: Served) -> FastAPI:
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)
     app.add_middleware(BearerAuth, keys=served.keys)
     app.add_middleware(CountResponses, metrics=metrics)
-    admission = Admission(served.most_sequences)
+    admission = Admission(served.most_sequences, served.most_prompt_tokens)
+    priorities = Priorities(served.keys)
     if isinstance(served, ServedHere):
-        _add_generation(app, served, admission, metrics, structured)
+        _add_generation(app, served, admission, metrics, priorities, structured)
     elif isinstance(served, ServedElsewhere):
         upstream_routes.add_routes(
-            app, served.engine, admission, metrics, name=served.name, refuse_unknown=served.refuse_unknown
+            app,
+            served.engine,
+            admission,
+            metrics,
+            name=served.name,
+            refuse_unknown=served.refuse_unknown,
+            priorities=priorities,
         )
     _add_models(app, served)
     _add_operations(app, served, metrics)
@@ -134,7 +144,12 @@ def build(served: Served) -> FastAPI:
 
 
 def _add_generation(
-    app: FastAPI, served: ServedHere, admission: Admission, metrics: Metrics, structured: StructuredOutput
+    app: FastAPI,
+    served: ServedHere,
+    admission: Admission,
+    metrics: Metrics,
+    priorities: Priorities,
+    structured: StructuredOutput,
 ) -> None:
     key_limits = KeyLimits(served.keys)
     generator = Generator(admission, metrics, Accounts(served.ledger, key_limits))
@@ -146,6 +161,7 @@ def _add_generation(
         """What both generating routes do once they know how their answer is written."""
         arrived = time.monotonic()
         served.refuse_unknown(asked.model)
+        priority = priorities.of(key_name(request), asked.priority)
         engine = served.engine.require()
         context_tokens = engine.info.context_tokens
         encoded = await asyncio.to_thread(prompts.of, asked, context_tokens=context_tokens)
@@ -162,7 +178,8 @@ def _add_generation(
                 for choice in range(asked.choices_per_prompt)
             ],
             choices_per_prompt=asked.choices_per_prompt,
-            key=_key_name(request),
+            key=key_name(request),
+            priority=priority,
         )
         deltas = generator.run(job, engine)
         if asked.stream:
@@ -264,14 +281,9 @@ def _add_usage(app: FastAPI, served: Served) -> None:
             )
         try:
             period = totals.Period.parse(since, until)
-            own = await asyncio.to_thread(totals.of_key, served.ledger.path, _key_name(request), period)
+            own = await asyncio.to_thread(totals.of_key, served.ledger.path, key_name(request), period)
         except totals.PeriodError as error:
             raise bad_request(f"{error.problem}. Allowed: {error.allowed}.", code="invalid_value") from error
         except LedgerError as error:
             raise ApiError(503, error.problem, code="ledger_unavailable", retry_after_seconds=1) from error
         return {"object": "usage", "key": own.key, **period.as_json(), **own.as_json()}
-
-
-def _key_name(request: Request) -> str:
-    """The name of the caller's key; "" where no key is asked for."""
-    return getattr(request.state, "key_name", "")

@@ -27,6 +27,7 @@ class Job:
     """What one request asks of the engine: sequences in the order of its choices, n to a prompt.
 
     id: its answer's. arrived: when it came in, on the monotonic clock, in seconds.
+    priority: lower is earlier.
     """
 
     id: str
@@ -36,12 +37,17 @@ class Job:
     sequences: Sequence[tuple[list[int], SamplingParams]]
     choices_per_prompt: int
     key: str
+    priority: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Each prompt once, however many choices it has."""
+        return sum(len(tokens) for tokens, _ in self.sequences[:: self.choices_per_prompt])
 
     @property
     def most_tokens(self) -> int:
         """What it can use: each prompt once, and each completion at its longest."""
-        prompts = sum(len(tokens) for tokens, _ in self.sequences[:: self.choices_per_prompt])
-        return prompts + sum(params.max_tokens for _, params in self.sequences)
+        return self.prompt_tokens + sum(params.max_tokens for _, params in self.sequences)
 
     def request(self) -> Request:
         """What its account needs to know of it."""
@@ -74,12 +80,15 @@ class Generator:
         for tokens, params in job.sequences:
             engine.check(tokens, params)
         # First, so that whom a full queue refuses has used nothing of its key's limits.
-        self._admission.check(len(job.sequences))
-        with self._accounts.open(job.request()) as account, self._admission.admit(len(job.sequences)):
+        load = (len(job.sequences), job.prompt_tokens)
+        self._admission.check(*load)
+        with self._accounts.open(job.request()) as account, self._admission.admit(*load):
             watches = [self._metrics.watch(len(tokens), arrived=job.arrived) for tokens, _ in job.sequences]
             reason = "abort"
             streams = [
-                engine.generate(tokens, params, request_id=f"{job.id}-{index}", key=job.key)
+                engine.generate(
+                    tokens, params, request_id=f"{job.id}-{index}", key=job.key, priority=job.priority
+                )
                 for index, (tokens, params) in enumerate(job.sequences)
             ]
             try:

@@ -4,6 +4,8 @@ One key a line, followed by settings where wanted; blank lines and lines that be
 
     5f3c9a…                                   a key without limits, named after its digest
     81d0be… name=alice requests-per-minute=60 tokens-per-minute=20000 concurrent=4
+    c44a90… name=nightly priority=5           gives way to other keys
+    09b7fe… name=support weight=3             gets three times the share of each of the others
 
 Right means: a file with a mistake is refused with the number of the line, because a misspelt limit that is
 passed over is no limit; and no message, log or ledger ever holds a key.
@@ -16,10 +18,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from labsupport.engine.config import LARGEST_WEIGHT
 from labsupport.errors import LabsupportError
 
 LARGEST_LIMIT = 2**53
 """The largest whole number that every JSON reader keeps exactly."""
+LARGEST_PRIORITY = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _FORMAT = "one key a line, of ASCII characters without spaces, then settings like name=alice concurrent=4"
 
@@ -47,11 +51,15 @@ class Key:
     """One key, as its SHA-256: what was read cannot be told again by any message or memory dump of ours.
 
     name: stands for the key in logs, the ledger and the engine's queue.
+    priority: that of its requests, and the lowest number that they may ask for (see `priorities`).
+    weight: how many times another's share it gets, where the engine is fair between keys.
     """
 
     name: str
     digest: bytes
     limits: Limits = Limits()
+    priority: int = 0
+    weight: int = 1
 
 
 def digest(secret: str) -> bytes:
@@ -94,13 +102,13 @@ def _key(words: list[str]) -> Key:
     secret, *settings = words
     if not secret.isascii() or not secret.isprintable():
         raise ValueError("the key is no header value: it has characters other than printable ASCII")
-    if secret.partition("=")[0] in {"name", *_LIMITS}:
+    if secret.partition("=")[0] in _SETTINGS:
         raise ValueError("it begins with a setting; the key itself comes first")
     given: dict[str, str] = {}
     for word in settings:
         field, equals, value = word.partition("=")
-        if not equals or field not in {"name", *_LIMITS}:
-            allowed = ", ".join(f"{name}=…" for name in ("name", *_LIMITS))
+        if not equals or field not in _SETTINGS:
+            allowed = ", ".join(f"{name}=…" for name in _SETTINGS)
             raise ValueError(f"what follows the key is no setting that there is ({allowed})")
         if field in given:
             raise ValueError(f"{field} is given twice")
@@ -109,9 +117,12 @@ def _key(words: list[str]) -> Key:
     name = given.pop("name", hashed.hex()[:12])
     if not _NAME.fullmatch(name):
         raise ValueError("a name is 1 to 64 letters, digits and . _ @ -, and begins with a letter or digit")
+    priority, weight = given.pop("priority", "0"), given.pop("weight", "1")
     return Key(
         name=name,
         digest=hashed,
+        priority=_priority(priority),
+        weight=_positive("weight", weight, LARGEST_WEIGHT),
         limits=Limits(**{_LIMITS[field]: _positive(field, value) for field, value in given.items()}),
     )
 
@@ -121,9 +132,16 @@ _LIMITS = {
     "tokens-per-minute": "tokens_per_minute",
     "concurrent": "concurrent",
 }
+_SETTINGS = ("name", *_LIMITS, "priority", "weight")
 
 
-def _positive(field: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and 1 <= int(value[:20]) <= LARGEST_LIMIT):
-        raise ValueError(f"{field} is a whole number from 1 to {LARGEST_LIMIT}, without signs or separators")
+def _positive(field: str, value: str, largest: int = LARGEST_LIMIT) -> int:
+    if not (value.isascii() and value.isdigit() and 1 <= int(value[:20]) <= largest):
+        raise ValueError(f"{field} is a whole number from 1 to {largest}, without signs or separators")
+    return int(value)
+
+
+def _priority(value: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,4}", value, re.ASCII) or abs(int(value)) > LARGEST_PRIORITY:
+        raise ValueError(f"priority is a whole number from -{LARGEST_PRIORITY} to {LARGEST_PRIORITY}")
     return int(value)

@@ -54,11 +54,22 @@ class Admission(Places):
     """A count of the sequences in hand, running and waiting together, and the most that there may be.
 
     What is over the limit is refused at once with 429 and Retry-After: a queue without a bound turns overload
-    into time-outs for everybody.
+    into time-outs for everybody. `prompt_token_limit` bounds the tokens of their prompts as well, because a
+    short queue of long prompts is a long wait; a request that finds nothing in hand is let in all the same.
     """
 
-    def check(self, sequences: int) -> None:
-        """Raise ApiError if `sequences` more are too many: 400 if never possible, 429 if not now."""
+    def __init__(
+        self,
+        limit: int,
+        prompt_token_limit: int | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(limit, clock=clock)
+        self.prompt_tokens = Places(prompt_token_limit or 0, clock=clock)
+
+    def check(self, sequences: int, prompt_tokens: int = 0) -> None:
+        """Raise ApiError if so many more are too many: 400 if never possible, 429 if not now."""
         if sequences > self.limit:
             raise bad_request(
                 f"{sequences} sequences (n × prompts) asked in one request; the limit here is {self.limit}.",
@@ -66,19 +77,29 @@ class Admission(Places):
                 code="too_many_sequences",
             )
         if lacking := self.lacking(sequences):
-            raise ApiError(
-                429,
-                f"The queue is full: {self.taken} of {self.limit} sequences in hand, {sequences} more asked.",
-                code="queue_full",
-                retry_after_seconds=self.seconds_until_free(lacking),
+            raise _full(
+                f"{self.taken} of {self.limit} sequences in hand, {sequences} more asked",
+                self.seconds_until_free(lacking),
+            )
+        tokens = self.prompt_tokens
+        if tokens.limit and self.taken and (lacking := tokens.lacking(prompt_tokens)):
+            raise _full(
+                f"{tokens.taken} of {tokens.limit} prompt tokens in hand, {prompt_tokens} more asked",
+                tokens.seconds_until_free(lacking),
             )
 
     @contextmanager
-    def admit(self, sequences: int) -> Iterator[None]:
-        """Hold `sequences` places for the block. Raises ApiError as `check` does."""
-        self.check(sequences)
-        with self.hold(sequences):
+    def admit(self, sequences: int, prompt_tokens: int = 0) -> Iterator[None]:
+        """Hold that much for the block. Raises ApiError as `check` does."""
+        self.check(sequences, prompt_tokens)
+        with self.hold(sequences), self.prompt_tokens.hold(prompt_tokens):
             yield
+
+
+def _full(why: str, retry_after_seconds: int) -> ApiError:
+    return ApiError(
+        429, f"The queue is full: {why}.", code="queue_full", retry_after_seconds=retry_after_seconds
+    )
 
 
 class BodyLimit:

@@ -5,7 +5,7 @@ knows and this server does not do yet is refused by name, unless its value switc
 nobody knows is refused too, because a misspelt `temprature` must not be ignored. What needs the tokenizer
 (the length of a prompt) is checked later, in `prompts`.
 Source of names and ranges: OpenAI's API reference for chat completions and completions; `top_k`, `min_p`,
-`repetition_penalty` and `ignore_eos` are vLLM's extensions of it.
+`repetition_penalty`, `ignore_eos` and `priority` are vLLM's extensions of it.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class GenerationRequest(Strict):
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
     response_format: ResponseFormat | None = None
+    priority: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     # Labels for the caller's own books; they change nothing here.
     user: str | None = None
     metadata: dict[str, str] | None = None

@@ -17,13 +17,15 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import uvicorn
 
-from labsupport.engine.config import EngineConfig, EngineName, KVType
+from labsupport.engine.config import EngineConfig, EngineName
+from labsupport.engine.levers import levers
 from labsupport.engine.model_files import prepare
 from labsupport.errors import LabsupportError
 from labsupport.server import app, auth, keys
@@ -43,7 +45,7 @@ GRACE_SECONDS = 10
 
 MakeServed = Callable[[Callable[[], None], Ledger | None], app.Served]
 """Makes what is served, given what to call if its engine cannot start at all, and the ledger."""
-_ENGINE_OPTIONS = ("ledger", "quant", "context", "kv_type", "threads", "gpu_layers")
+_ENGINE_OPTIONS = ("ledger", "quant", "max_prompt_tokens")
 _UPSTREAM_OPTIONS = ("upstream", "upstream_model", "upstream_key_file", "upstream_timeout")
 
 logger = logging.getLogger("labsupport.server")
@@ -51,7 +53,10 @@ logger = logging.getLogger("labsupport.server")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that `labsupport serve` can be told; see its `--help`."""
+    """Everything that `labsupport serve` can be told; see its `--help`.
+
+    levers: the engine's; its model is filled in later.
+    """
 
     model: str = "pocket"
     quant: str = ""
@@ -59,12 +64,9 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     api_key_file: Path | None = None
-    slots: int = 16
-    context: int = 0
-    kv_type: KVType = "f16"
-    threads: int = 0
-    gpu_layers: int = -1
+    levers: EngineConfig = field(default_factory=lambda: EngineConfig(model=""))
     max_waiting: int = 64
+    max_prompt_tokens: int = 0
     ledger: Path | None = None
     upstream: str | None = None
     upstream_model: str | None = None
@@ -105,18 +107,15 @@ def run(settings: Settings) -> int:
 
 def _here(settings: Settings, engine: EngineName, callers: tuple[Key, ...]) -> MakeServed:
     """A model on an engine of our own, with everything checked that can be before it starts."""
-    files = prepare(settings.model, settings.quant, engine=engine, n_gpu_layers=settings.gpu_layers)
+    files = prepare(settings.model, settings.quant, engine=engine, n_gpu_layers=settings.levers.n_gpu_layers)
     tokenizer = Tokenizer(files.vocabulary)
     source = tokenizer.metadata("tokenizer.chat_template")
-    config = EngineConfig(
+    config = msgspec.structs.replace(
+        settings.levers,
         model=str(files.weights),
         engine=engine,
         quantization=files.quantization if files.engine == "bnb" else "",
-        slots=settings.slots,
-        context_tokens=settings.context,
-        kv_type=settings.kv_type,
-        threads=settings.threads,
-        n_gpu_layers=settings.gpu_layers,
+        key_weights={key.name: key.weight for key in callers if key.weight != 1},
     ).checked()
     return lambda leave, ledger: app.ServedHere(
         name=served_name(settings.model),
@@ -124,7 +123,8 @@ def _here(settings: Settings, engine: EngineName, callers: tuple[Key, ...]) -> M
         tokenizer=tokenizer,
         template=ChatTemplate(source, tokenizer) if source else None,
         engine=EngineLink(config, on_failure=leave),
-        most_sequences=settings.slots + settings.max_waiting,
+        most_sequences=settings.levers.slots + settings.max_waiting,
+        most_prompt_tokens=settings.max_prompt_tokens or None,
         keys=callers,
         ledger=ledger,
         debug=settings.debug,
@@ -142,13 +142,13 @@ def _elsewhere(settings: Settings, callers: tuple[Key, ...]) -> MakeServed:
         url=settings.upstream or "",
         model=settings.upstream_model or settings.model,
         key=read_key(settings.upstream_key_file),
-        connections=settings.slots,
+        connections=settings.levers.slots,
         silence_seconds=settings.upstream_timeout,
     ).checked()
     return lambda leave, _: app.ServedElsewhere(
         name=settings.model,
         engine=Upstream(config),
-        most_sequences=settings.slots + settings.max_waiting,
+        most_sequences=settings.levers.slots + settings.max_waiting,
         keys=callers,
         debug=settings.debug,
     )
@@ -162,12 +162,22 @@ def _refuse_idle(settings: Settings) -> None:
             "--engine upstream, but which?", remedy="add --upstream URL, such as http://127.0.0.1:8001/v1"
         )
     idle = _ENGINE_OPTIONS if is_relay else _UPSTREAM_OPTIONS
-    for option in fields(settings):
-        if option.name in idle and getattr(settings, option.name) != option.default:
-            raise UpstreamRefused(
-                f"--{option.name.replace('_', '-')} does nothing with --engine {settings.engine}",
-                allowed="the options of the engine that is taken",
-            )
+    turned = [
+        f"--{option.name.replace('_', '-')}"
+        for option in fields(settings)
+        if option.name in idle and getattr(settings, option.name) != option.default
+    ]
+    if is_relay:
+        turned += [
+            lever.option
+            for lever in levers()
+            if lever.field != "slots" and getattr(settings.levers, lever.field) != lever.default
+        ]
+    if turned:
+        raise UpstreamRefused(
+            f"{turned[0]} does nothing with --engine {settings.engine}",
+            allowed="the options of the engine that is taken",
+        )
 
 
 async def _serve(

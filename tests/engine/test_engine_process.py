@@ -18,6 +18,7 @@ from tiny_gguf import RECITED
 
 from labsupport.engine import client as client_module
 from labsupport.engine import offline
+from labsupport.engine import process as process_module
 from labsupport.engine.client import EngineClient, EngineDied, EngineFailed, RequestRefused
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import Delta, SamplingParams, Submit
@@ -234,7 +235,7 @@ def test_a_poisoned_request_that_reaches_the_engine_harms_nobody_else(tiny_model
         client._requests |= inboxes
         for each in poison:
             client._send(each)
-        client._socket.send(b"\xc1 no message")
+        client._process.socket.send(b"\xc1 no message")
         # Then each is answered, and the neighbour never notices
         for name, inbox in inboxes.items():
             delta = await asyncio.wait_for(inbox.get(), PATIENCE_SECONDS)
@@ -368,7 +369,7 @@ def test_a_process_that_dies_while_loading_is_reported(tiny_model, monkeypatch):
     killer = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
     real = subprocess.Popen
     monkeypatch.setattr(
-        client_module.subprocess,
+        process_module.subprocess,
         "Popen",
         lambda _command, **settings: real([sys.executable, "-c", killer], **settings),
     )

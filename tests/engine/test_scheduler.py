@@ -22,13 +22,23 @@ END = 13
 STEMS = [[], [1], list(range(1, 12)), list(range(1, 26))]
 
 
-def sequence(name: str, tokens: list[int], max_tokens: int, *, order: tuple[float, int]) -> Sequence:
+def sequence(
+    name: str,
+    tokens: list[int],
+    max_tokens: int,
+    *,
+    order: tuple[float, int],
+    key: str = "",
+    priority: int = 0,
+) -> Sequence:
     return Sequence(
         request_id=name,
         tokens=list(tokens),
         params=SamplingParams(max_tokens=max_tokens, temperature=0),
         seed=0,
         order=order,
+        key=key,
+        priority=priority,
     )
 
 
@@ -64,8 +74,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         slots=st.integers(1, 5),
         prefix_slots=st.integers(0, 3),
         step_tokens=st.integers(5, 8),
+        fairness=st.sampled_from(["keys", "none"]),
     )
-    def build(self, sharing, admission, slots, prefix_slots, step_tokens):
+    def build(self, sharing, admission, slots, prefix_slots, step_tokens, fairness):
+        self.admission = admission
         self.runner = ModeledRunner(replace(LIMITS, prefix_sharing=sharing), end_tokens=frozenset([END]))
         self.scheduler = Scheduler(
             self.runner.limits,
@@ -73,23 +85,32 @@ class SchedulerMachine(RuleBasedStateMachine):
             prefix_slots=prefix_slots,
             step_tokens=step_tokens,
             admission=admission,
+            fairness=fairness,
+            weights={"b": 3},
             end_tokens=self.runner.end_tokens,
         )
         self.now = 0.0
         self.submitted: dict[str, tuple[list[int], Sequence]] = {}
         self.promise: tuple[Plan, int] | None = None
-        self.fewest_steps_left = 0
 
     @rule(
         stem=st.sampled_from(STEMS),
         tail=st.lists(st.integers(0, 96), min_size=1, max_size=10),
         max_tokens=st.integers(1, 40),
         priority=st.integers(-2, 2),
+        key=st.sampled_from(["", "a", "b"]),
     )
-    def submit(self, stem, tail, max_tokens, priority):
+    def submit(self, stem, tail, max_tokens, priority, key):
         name = str(len(self.submitted))
         max_tokens = min(max_tokens, LIMITS.context_tokens - len(stem + tail))
-        new = sequence(name, stem + tail, max_tokens, order=(self.now + 10 * priority, len(self.submitted)))
+        new = sequence(
+            name,
+            stem + tail,
+            max_tokens,
+            order=(self.now + 10 * priority, len(self.submitted)),
+            key=key,
+            priority=priority,
+        )
         self.submitted[name] = (stem + tail, new)
         self.scheduler.submit(new)
         self.promise = None
@@ -137,7 +158,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def books_are_right(self):
         assert self.scheduler.check_integrity() == []
-        if self.scheduler.admission == "reserve":
+        if self.admission == "reserve":
             assert self.scheduler.counters.preemptions == 0, "memory was promised twice"
 
     def teardown(self):

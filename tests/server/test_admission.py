@@ -55,3 +55,21 @@ def test_places_come_back_however_a_request_ends():
     with pytest.raises(RuntimeError), admission.admit(2):
         raise RuntimeError
     assert admission.taken == 0
+
+
+def test_a_short_queue_of_long_prompts_is_full_too():
+    admission = Admission(8, 100)
+    with admission.admit(1, 90):
+        with pytest.raises(ApiError, match="90 of 100 prompt tokens in hand, 20 more asked") as refused:
+            admission.check(1, 20)
+        assert refused.value.status == 429
+        assert refused.value.code == "queue_full"
+        assert int(refused.value.headers["Retry-After"]) >= 1
+        admission.check(1, 10)
+    # What finds nothing in hand is let in, however long it is: or it never could be
+    with admission.admit(1, 5000):
+        assert admission.prompt_tokens.taken == 5000
+    assert admission.prompt_tokens.taken == 0
+    # And by default there is no such bound
+    with Admission(8).admit(1, 10**9):
+        pass

@@ -39,9 +39,28 @@ def test_a_line_can_carry_a_name_and_limits_in_any_order(file):
     assert third.limits == Limits(tokens_per_minute=5)
 
 
+def test_a_line_can_carry_a_priority_and_a_weight(file):
+    file.write_text("k1 name=nightly priority=5\nk2 weight=3 name=support priority=-5\nk3\n")
+
+    nightly, support, third = read_keys(file)
+
+    assert (nightly.priority, nightly.weight) == (5, 1)
+    assert (support.priority, support.weight, support.limits) == (-5, 3, Limits())
+    assert (third.priority, third.weight) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
+        ("secret priority=", "priority is a whole number"),
+        ("secret priority=1.5", "priority is a whole number"),
+        ("secret priority=+1", "priority is a whole number"),
+        ("secret priority=1001", "from -1000 to 1000"),
+        ("secret priority=٣", "priority is a whole number"),
+        ("secret weight=0", "from 1 to 1000"),
+        ("secret weight=-1", "whole number"),
+        ("secret weight=1001", "from 1 to 1000"),
+        ("weight=3 secret", "the key itself comes first"),
         ("secret words", "no setting"),
         ("secret requests-per-hour=5", "no setting"),
         ("secret Name=alice", "no setting"),

@@ -18,6 +18,7 @@ URL = "http://127.0.0.1:9/v1"
         (("--upstream", URL), "--upstream does nothing with --engine auto"),
         (("--upstream-model", "x"), "--upstream-model does nothing"),
         (("--engine", "upstream", "--upstream", URL, "--kv-type", "q8_0"), "--kv-type does nothing"),
+        (("--engine", "upstream", "--upstream", URL, "--fairness", "none"), "--fairness does nothing"),
         (("--engine", "upstream", "--upstream", URL, "--ledger", "usage.db"), "--ledger does nothing"),
         (("--engine", "upstream", "--upstream", URL, "--slots", "0"), "slots is 0"),
         (("--engine", "upstream", "--upstream", URL, "--upstream-timeout", "nan"), "--upstream-timeout"),

@@ -24,7 +24,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labsupport.engine.client import child_environment
+from labsupport.engine.process import child_environment
 from labsupport.engine.validation import RequestRefused
 from labsupport.errors import LabsupportError
 

@@ -29,7 +29,7 @@ from labsupport.engine.config import EngineConfig
 from labsupport.engine.plan import CellsExhausted, Copy, Draw, Drawn, Free, Plan, Row, RunnerLimits, Share
 from labsupport.engine.runners.llama_grammar import HeldGrammars
 from labsupport.engine.runners.llama_vocabulary import LlamaVocabulary
-from labsupport.engine.runners.threads import thread_count
+from labsupport.engine.runners.threads import ThreadPolicy
 from labsupport.engine.sampling import Constraint, draw, is_argmax
 from labsupport.engine.selection import Selection, select
 from labsupport.errors import LabsupportError
@@ -82,6 +82,7 @@ class LlamaRunner:
         vocabulary = LlamaVocabulary(llama_cpp.llama_model_get_vocab(self._model))
         self.end_tokens, self.piece = vocabulary.end_tokens, vocabulary.piece
         self.limits = self._limits(config, vocabulary.size)
+        self._threads = ThreadPolicy.of(config.threads, config.prompt_threads)
         self._context = self._open(config)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._columns = _batch_columns(self.limits.step_tokens)
@@ -102,6 +103,7 @@ class LlamaRunner:
             return []
         self._refuse_impossible(plan.rows)
         self._fill(plan.rows)
+        self._take_threads(self._threads.for_step(any(len(row.tokens) > 1 for row in plan.rows)))
         status = llama_cpp.llama_decode(self._context, self._batch)
         if status == 1:
             raise CellsExhausted
@@ -177,7 +179,7 @@ class LlamaRunner:
         params.kv_unified = True
         # llama.cpp reserves one output per sequence and asserts that a batch has room for them.
         params.n_batch = params.n_ubatch = max(self.limits.step_tokens, self.limits.max_slots)
-        params.n_threads = params.n_threads_batch = thread_count(config.threads)
+        params.n_threads = params.n_threads_batch = self._threads.decode
         params.type_k = params.type_v = _KV_TYPES[config.kv_type]
         params.offload_kqv = config.n_gpu_layers != 0
         params.no_perf = True
@@ -220,6 +222,12 @@ class LlamaRunner:
             self._lengths[operation.target] = operation.length
         else:
             raise ValueError(f"llama.cpp shares prefixes by alias: {operation}")
+
+    def _take_threads(self, count: int) -> None:
+        """llama.cpp has two counts of its own: for a batch of one token, and for all others, decodes of many
+        included. So both are set, when what a step does changes."""
+        if count != llama_cpp.llama_n_threads(self._context):
+            llama_cpp.llama_set_n_threads(self._context, count, count)
 
     def _refuse_impossible(self, rows: tuple[Row, ...]) -> None:
         """Refuse what llama.cpp would answer with an abort or with nonsense. (Token ids it checks itself.)"""

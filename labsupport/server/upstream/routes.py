@@ -9,9 +9,11 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from labsupport.server.answers import ChatCompletion, TextCompletion
+from labsupport.server.auth import key_name
 from labsupport.server.errors import ApiError
 from labsupport.server.limits import Admission
 from labsupport.server.metrics import Metrics
+from labsupport.server.priorities import Priorities
 from labsupport.server.protocol import TokenizeRequest
 from labsupport.server.streaming import respond
 from labsupport.server.upstream.exchange import Exchange, Order
@@ -32,19 +34,23 @@ def add_routes(
     *,
     name: str,
     refuse_unknown: Callable[[str], None],
+    priorities: Priorities,
 ) -> None:
     """Add the generating routes and `/tokenize`.
 
-    name: the model's, for our clients. refuse_unknown: raises ApiError 404 for any other.
+    name: the model's, for our clients. refuse_unknown: raises ApiError 404 for any other. priorities: of
+        our keys; it is the upstream that makes something of them.
     """
     meters = Meters(metrics, name)
 
     async def relay(route: str, request: Request, asked: RelayedChat | RelayedCompletion) -> Response:
         arrived = time.monotonic()
         refuse_unknown(asked.model)
+        priority = priorities.of(key_name(request), asked.priority)
+        given = await request.json() | ({"priority": priority} if priority else {})
         order = Order(
             route=route,
-            body=body_for(upstream.config.model, await request.json(), stream=bool(asked.stream)),
+            body=body_for(upstream.config.model, given, stream=bool(asked.stream)),
             headers=_forwarded(request),
             sequences=asked.sequences,
             include_usage=asked.include_usage,

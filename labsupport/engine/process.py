@@ -1,0 +1,142 @@
+"""One life of the engine process: started, spoken with over a socket, ended.
+
+Right means: who starts one has it loaded and warm, or knows why not and nothing is left behind; and it ends
+when its starter does, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from labsupport.engine.config import EngineConfig
+from labsupport.engine.messages import Failed, FromEngine, Ready, ToEngine
+from labsupport.errors import LabsupportError
+
+POLL_SECONDS = 0.1
+
+
+class EngineFailed(LabsupportError):
+    """The engine could not start (no such model, a damaged file, too little memory)."""
+
+
+class EngineProcess:
+    """A process that was started; make one with `start`. Use from one event loop.
+
+    info: what it runs on and can do, once it has loaded.
+    """
+
+    info: Ready
+
+    def __init__(self, context: zmq.asyncio.Context) -> None:
+        self.socket: zmq.asyncio.Socket = context.socket(zmq.PAIR)
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(FromEngine)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    async def start(cls, config: EngineConfig, context: zmq.asyncio.Context) -> Self:
+        """Start a process and wait for its first word. Raises EngineFailed or OSError, with nothing left."""
+        process = cls(context)
+        try:
+            await process._start(config)
+        except BaseException:
+            await process.end(0)
+            raise
+        return process
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    @property
+    def death(self) -> str:
+        """How it ended: "signal SIGKILL" or "exit status 1"."""
+        status = self._process.poll() if self._process else None
+        if status is not None and status < 0:
+            return f"signal {signal.Signals(-status).name}"
+        return f"exit status {status}"
+
+    def send(self, message: ToEngine) -> None:
+        """Say something to the engine. The queue has no bound, so it is sent before the call returns."""
+        self.socket.send(msgspec.msgpack.encode(message))
+
+    async def receive(self) -> FromEngine | None:
+        """The next that the engine says; None if it says nothing within POLL_SECONDS."""
+        if not await self.socket.poll(round(POLL_SECONDS * 1000)):
+            return None
+        message: FromEngine = self._decoder.decode(await self.socket.recv())
+        return message
+
+    async def end(self, patience_seconds: float) -> None:
+        """Wait so long for it to leave, then kill it. Safe to repeat."""
+        process, self._process = self._process, None
+        if process:
+            deadline = time.monotonic() + patience_seconds
+            while process.poll() is None and time.monotonic() < deadline:
+                await asyncio.sleep(0.02)
+            process.kill()
+            while process.poll() is None:  # a wait() would stop everything else, and can be long in a driver
+                await asyncio.sleep(0.01)
+            if process.stdin:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+        self.socket.close(linger=0)
+
+    async def _start(self, config: EngineConfig) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="engine-"))
+        try:
+            self.socket.set(zmq.SNDHWM, 0)
+            self.socket.set(zmq.RCVHWM, 0)
+            self.socket.bind(endpoint := f"ipc://{folder}/socket")
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "labsupport.engine.worker", endpoint],
+                stdin=subprocess.PIPE,
+                env=child_environment(),
+            )
+            stdin = self._process.stdin
+            if stdin is not None:
+                stdin.write(msgspec.json.encode(config) + b"\n")
+                stdin.flush()  # and left open: its end tells the process that we are gone
+            self.info = await self._first_word(config.model)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _first_word(self, model: str) -> Ready:
+        message = await self.receive()
+        while message is None:
+            has_ended = self.has_ended  # asked before its last word is looked for
+            message = await self.receive()
+            if message is None and has_ended:
+                raise EngineFailed(
+                    f"the engine process ended ({self.death}) while it loaded {model}",
+                    remedy="Is the file whole, and is there memory for it? `labsupport doctor` checks both.",
+                )
+        if isinstance(message, Failed):
+            raise EngineFailed(message.problem, allowed=message.allowed, remedy=message.remedy)
+        if not isinstance(message, Ready):
+            raise EngineFailed(f"the engine began with {type(message).__name__}")
+        return message
+
+
+def child_environment() -> dict[str, str]:
+    """For the child: passive waits (see `runners.threads`), and this very package, wherever it was found.
+
+    A dying llama.cpp would start a debugger to print its stack, which delays the restart by seconds.
+    """
+    package_parent = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
+    defaults = {"OMP_WAIT_POLICY": "PASSIVE", "GGML_NO_BACKTRACE": "1"}
+    return defaults | os.environ | {"PYTHONPATH": path}
