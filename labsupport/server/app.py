@@ -26,7 +26,7 @@ from labsupport.server.answers import (
     CompletionFormat,
     TextCompletion,
 )
-from labsupport.server.auth import BearerAuth
+from labsupport.server.auth import BearerAuth, key_name
 from labsupport.server.chat_template import ChatTemplate
 from labsupport.server.engine_link import EngineLink
 from labsupport.server.errors import ApiError, bad_request, shortened
@@ -117,12 +117,12 @@ def build(served: Served) -> FastAPI:
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)
     app.add_middleware(BearerAuth, keys=served.keys)
     app.add_middleware(CountResponses, metrics=metrics)
-    admission = Admission(served.most_sequences)
+    accounts = Accounts(Admission(served.most_sequences), served.ledger, KeyLimits(served.keys))
     if isinstance(served, ServedHere):
-        _add_generation(app, served, admission, metrics)
+        _add_generation(app, served, accounts, metrics)
     elif isinstance(served, ServedElsewhere):
         upstream_routes.add_routes(
-            app, served.engine, admission, metrics, name=served.name, refuse_unknown=served.refuse_unknown
+            app, served.engine, accounts, metrics, name=served.name, refuse_unknown=served.refuse_unknown
         )
     _add_models(app, served)
     _add_operations(app, served, metrics)
@@ -130,9 +130,8 @@ def build(served: Served) -> FastAPI:
     return app
 
 
-def _add_generation(app: FastAPI, served: ServedHere, admission: Admission, metrics: Metrics) -> None:
-    key_limits = KeyLimits(served.keys)
-    generator = Generator(admission, metrics, Accounts(served.ledger, key_limits))
+def _add_generation(app: FastAPI, served: ServedHere, accounts: Accounts, metrics: Metrics) -> None:
+    generator = Generator(metrics, accounts)
     prompts = Prompts(served.tokenizer, served.template)
 
     async def answer(
@@ -156,7 +155,7 @@ def _add_generation(app: FastAPI, served: ServedHere, admission: Admission, metr
                 for choice in range(asked.choices_per_prompt)
             ],
             choices_per_prompt=asked.choices_per_prompt,
-            key=_key_name(request),
+            key=key_name(request),
         )
         deltas = generator.run(job, engine)
         if asked.stream:
@@ -164,7 +163,7 @@ def _add_generation(app: FastAPI, served: ServedHere, admission: Admission, metr
             response = await respond(request.receive, events)
         else:
             response = await respond(request.receive, collect(deltas, job, form))
-        response.headers.update(key_limits.headers(job.key))
+        response.headers.update(accounts.headers(job.key))
         return response
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion)
@@ -258,14 +257,9 @@ def _add_usage(app: FastAPI, served: Served) -> None:
             )
         try:
             period = totals.Period.parse(since, until)
-            own = await asyncio.to_thread(totals.of_key, served.ledger.path, _key_name(request), period)
+            own = await asyncio.to_thread(totals.of_key, served.ledger.path, key_name(request), period)
         except totals.PeriodError as error:
             raise bad_request(f"{error.problem}. Allowed: {error.allowed}.", code="invalid_value") from error
         except LedgerError as error:
             raise ApiError(503, error.problem, code="ledger_unavailable", retry_after_seconds=1) from error
         return {"object": "usage", "key": own.key, **period.as_json(), **own.as_json()}
-
-
-def _key_name(request: Request) -> str:
-    """The name of the caller's key; "" where no key is asked for."""
-    return getattr(request.state, "key_name", "")

@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -42,6 +43,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def key_name(request: Request) -> str:
+    """The name of the caller's key; "" where no key is asked for."""
+    return getattr(request.state, "key_name", "")
 
 
 class BearerAuth:
