@@ -35,6 +35,7 @@ from labsupport.server.key_limits import KeyLimits
 from labsupport.server.keys import Key
 from labsupport.server.ledger import Ledger
 from labsupport.server.ledger_file import LedgerError
+from labsupport.server.ledger_metrics import LedgerCollector
 from labsupport.server.limits import Admission, BodyLimit
 from labsupport.server.metrics import CountResponses, Metrics
 from labsupport.server.prompts import Prompts, completion_tokens
@@ -114,6 +115,8 @@ def build(served: Served) -> FastAPI:
     )
     errors.install(app)
     metrics = Metrics(served.name, served.engine)
+    if served.ledger:
+        metrics.registry.register(LedgerCollector(served.name, served.ledger))
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)
     app.add_middleware(BearerAuth, keys=served.keys)
     app.add_middleware(CountResponses, metrics=metrics)
