@@ -76,7 +76,7 @@ class Load:
         while not self._stop.is_set():
             try:
                 asked = client.chat.completions.create(
-                    model="pocket", messages=ASK, extra_body={"ignore_eos": True}, **options,
+                    model=self._server.model, messages=ASK, extra_body={"ignore_eos": True}, **options,
                     **(STREAM if number % 3 == 0 else {}),
                 )  # fmt: skip
                 answer = asked if number % 3 else list(asked)[-1]
