@@ -159,7 +159,12 @@ def test_a_whole_answer_is_counted_too_and_one_without_usage_is_not_guessed(rela
 
 
 def test_only_listed_headers_cross_in_either_direction(relay):
-    returned = {"Set_Cookie": "session=1; Path=/", "X_RateLimit_Limit": "9", "X_Request_Id": "theirs-1"}
+    returned = {
+        "Set_Cookie": "session=1; Path=/",
+        "X_RateLimit_Limit": "9",
+        "X_Request_Id": "theirs-1",
+        "Keep_Alive": "timeout=9",
+    }
     relay.upstream.script = always(answer(body=completion(), **returned))
     given = {
         "X-Request-Id": "ours-1",
@@ -168,6 +173,11 @@ def test_only_listed_headers_cross_in_either_direction(relay):
         "OpenAI-Organization": "org",
         "X-Forwarded-For": "10.0.0.1",
         "X-Api-Key": KEY,
+        # for one hop alone
+        "TE": "trailers",
+        "Keep-Alive": "timeout=9",
+        "Proxy-Authorization": f"Basic {KEY}",
+        "Proxy-Connection": "keep-alive",
     }
 
     answers = [
