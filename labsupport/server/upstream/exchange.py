@@ -116,8 +116,9 @@ class Exchange:
                 raise
 
     async def _refuse_other_than(self, content_type: str, response: httpx.Response) -> None:
-        # It was asked for none. A megabyte of them can be a kilobyte on the wire.
-        if (encoding := response.headers.get("content-encoding", "identity").lower()) != "identity":
+        # It was asked for none. A kilobyte on the wire can be a megabyte of answer, or of nothing.
+        encoding = response.headers.get("content-encoding", "").lower()
+        if encoding not in ("", "identity"):
             raise errors.bad_answer(f"compressed ({encoding[:100]}), though it was asked not to")
         given = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if given != content_type:
