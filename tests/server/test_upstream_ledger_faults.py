@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -229,27 +230,39 @@ def test_sigterm_lets_answers_finish_and_those_that_wait_for_a_turn_too(tmp_path
         assert list(tmp_path.glob("ledger-*")) == []
 
 
-def test_sigterm_does_not_wait_for_ever_for_an_upstream_that_does(relay, file):
+def test_sigterm_does_not_wait_for_ever_for_an_upstream_that_does_and_tells_the_client(relay, file):
     async def endless(asked: Asked) -> None:
-        await asked.open_stream()
-        await asked.event(chunk("a"))
+        if asked.json.get("stream"):
+            await asked.open_stream()
+            await asked.event(chunk("a"))
         await asked.until_client_left()
 
     relay.upstream.script = endless
+    answers: dict[bool, httpx.Response] = {}
+    threads = [
+        threading.Thread(target=lambda stream=stream: answers.update({stream: relay.chat(stream=stream)}))
+        for stream in (True, False)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(relay.upstream.requests) == 2, what="both with the upstream")
     server = psutil.Process(relay.server.pid)
-    with relay.lines() as response:
-        lines = (line for line in response.iter_lines() if line)
-        next(lines)
 
-        server.send_signal(signal.SIGTERM)
+    server.send_signal(signal.SIGTERM)
 
-        with contextlib.suppress(httpx.TransportError):
-            assert list(lines) == []
     assert server.wait(GRACE_SECONDS + 60) == 0
-    (asked,) = relay.upstream.requests
-    assert asked.client_left.wait(30)
-    (row,) = rows(file).values()
-    assert (row["finish_reason"], used(row)) == ("abort", (None, None, None))
+    for thread in threads:
+        thread.join(60)
+    first, last = (json.loads(line[6:]) for line in answers[True].text.splitlines() if line)
+    assert first["choices"][0]["delta"]["content"] == "a"
+    assert last["error"]["code"] == "server_stopping"
+    assert answers[False].status_code == 503
+    assert answers[False].json()["error"]["code"] == "server_stopping"
+    for asked in relay.upstream.requests:
+        assert asked.client_left.wait(30)
+    assert [(row["finish_reason"], used(row)) for row in rows(file).values()] == [
+        ("abort", (None, None, None))
+    ] * 2
     assert "Traceback" not in relay.server.log_tail(1000)
 
 
