@@ -183,6 +183,7 @@ def test_what_was_used_over_the_estimate_a_minute_ago_counts_no_more():
     limits = limiter(clock, tokens_per_minute=100)
     with limits.admit(10) as grant:
         clock.now += 60 * SECOND
+        assert limits.headers()["x-ratelimit-remaining-tokens"] == "100"
         grant.used_tokens = 1000
     assert limits.headers()["x-ratelimit-remaining-tokens"] == "100"
 
