@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="llama runs GGUF files on llama.cpp, bnb runs checkpoints on transformers and bitsandbytes; "
         "auto takes the best this machine has: bnb where only torch can use the NVIDIA GPU, else llama; "
-        "upstream passes requests on to another server",
+        "upstream passes requests on to another server, with the same keys, limits, ledger and metrics",
     )
     parser.add_argument(
         "--upstream", metavar="URL", help="any server of OpenAI's protocol, such as http://127.0.0.1:8001/v1"
@@ -61,7 +61,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="one key a line, then all routes but health need one; after a key may follow name=alice "
-        "requests-per-minute=60 tokens-per-minute=20000 concurrent=4 priority=0 weight=1",
+        "requests-per-minute=60 tokens-per-minute=20000 concurrent=4 priority=0 weight=1. Tokens are charged "
+        "at the most that a request can use (with an upstream: at an estimate; without max_tokens at all that "
+        "is left) and made right when it ends",
     )
     parser.add_argument(
         "--max-waiting",
@@ -84,7 +86,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="write down what each request used, for `labsupport usage FILE` and /v1/usage "
-        "(default: nowhere: who asked when is the callers' own business until somebody wants a bill)",
+        "(default: nowhere: who asked when is the callers' own business until somebody wants a bill). "
+        "While it cannot be written, new requests are answered 503",
     )
     _configure_levers(parser)
     parser.add_argument("--debug", action="store_true", help="show the engine's invariants at /debug/engine")

@@ -47,13 +47,17 @@ def run(arguments: argparse.Namespace) -> int:
         )
     period = Period.parse(arguments.since, arguments.until)
     lines, models = of_all_keys(arguments.ledger, period, model=arguments.model)
+    total = summed(lines)
+    if total.without_usage:
+        count = f"{total.without_usage} request" + "s" * (total.without_usage > 1)
+        print(f"The bill lacks {count} whose use the upstream never told.", file=sys.stderr)
     if arguments.json:
 
         def entry(line: Totals) -> dict[str, Any]:
             return line.as_json() | ({"cost": format(prices.cost(line), "f")} if prices else {})
 
         keys = [{"key": line.key} | entry(line) for line in lines]
-        bill = {**period.as_json(), "models": models, "keys": keys, "total": entry(summed(lines))}
+        bill = {**period.as_json(), "models": models, "keys": keys, "total": entry(total)}
         print(json.dumps(bill, indent=1))
         return 0
     print(table(lines, prices))

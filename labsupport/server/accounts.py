@@ -1,35 +1,44 @@
-"""What each request uses, from its admission to its end: its row in the ledger, its part of its key's limits.
+"""What each request uses, from its admission to its end: its place, its key's limits, its row in the ledger.
 
-Right means: a request that the engine was asked to run has exactly one row, whichever way it ends; that row
-says what the answer's `usage` says; it is durable before the answer's last byte is sent; and what the request
-did not use of its key's tokens comes back. A request that is refused before it runs costs nothing and leaves
-no row: whoever is refused a thousand times a second must not fill the disk (`/metrics` counts refusals).
+Right means: a request that was admitted has exactly one row, whichever way it ends; that row says what the
+answer's `usage` says, or that nobody knows; it is durable before the answer's last byte is sent; and what the
+request did not use of its key's tokens comes back. A request that is refused here costs nothing and leaves no
+row: whoever is refused a thousand times a second must not fill the disk (`/metrics` counts refusals).
+
+While the ledger cannot be written, new requests are refused: the books go before availability. An answer that
+nobody can be billed for is paid all the same, by whoever runs the GPU or has the account with the upstream,
+and it can be asked for without end; a refusal is seen at once, by the client and by the load balancer that
+asks `/health/ready`, and is over when the disk is. Answers in progress go out: they have been paid for, and
+their rows are kept in memory and in the log. Who would rather have it the other way leaves out `--ledger`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import msgspec
 
-from labsupport.engine.messages import Delta
-from labsupport.server.answers import Counted, usage_of
+from labsupport.server.answers import Usage
 from labsupport.server.errors import ApiError
 from labsupport.server.key_limits import Grant, KeyLimits
 from labsupport.server.ledger import Ledger
 from labsupport.server.ledger_file import Row
+from labsupport.server.limits import Admission
+from labsupport.server.meter import Meter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be accounted.
+    """What is to be admitted and accounted.
 
     id: the answer's own. arrived: on the monotonic clock, in seconds.
-    prompt_lengths: in tokens, for each sequence, `choices_per_prompt` in a row for the same prompt.
+    sequences: choices of all prompts together.
+    prompt_tokens: each prompt once; 0 where nobody here can count them.
     most_tokens: prompts (each once) and longest completions (each) together.
+    is_unbounded: nothing limits its completions, and `most_tokens` is of the prompts alone.
     """
 
     id: str
@@ -37,24 +46,36 @@ class Request:
     route: str
     model: str
     arrived: float
-    prompt_lengths: Sequence[int]
-    choices_per_prompt: int
+    sequences: int
     most_tokens: int
+    prompt_tokens: int = 0
+    is_unbounded: bool = False
 
 
 class Accounts:
-    """Opens an account for each request. `ledger` None keeps no rows."""
+    """Admits requests and opens an account for each. `ledger` None keeps no rows."""
 
-    def __init__(self, ledger: Ledger | None, limits: KeyLimits) -> None:
+    def __init__(self, admission: Admission, ledger: Ledger | None, limits: KeyLimits) -> None:
+        self._admission = admission
         self._ledger = ledger
         self._limits = limits
 
-    @contextlib.contextmanager
-    def open(self, request: Request) -> Iterator[Account]:
-        """The request's account for the block, which runs it. What the block does not close is an abort.
+    def headers(self, key: str) -> dict[str, str]:
+        """What an answer's headers say about the limits of its key."""
+        return self._limits.headers(key)
 
-        Raises ApiError before the block: 503 while the ledger cannot be written; 400 or 429 for the limits.
+    @contextlib.asynccontextmanager
+    async def open(self, request: Request, meter: Meter) -> AsyncIterator[Account]:
+        """The request's account for the block, which does the work and finishes the account.
+
+        An ApiError of the block is written down as its failure, any other exception as a mistake of ours,
+        and a block that is left without a word, by whoever cancels it, as an abort.
+
+        Raises ApiError before the block: 400 or 429 for the queue's limits or the key's, 503 while the ledger
+        cannot be written.
         """
+        # First, so that whom a full queue refuses has used nothing of its key's limits.
+        self._admission.check(request.sequences, request.prompt_tokens)
         if self._ledger and (trouble := self._ledger.trouble):
             raise ApiError(
                 503,
@@ -62,27 +83,36 @@ class Accounts:
                 code="ledger_unavailable",
                 retry_after_seconds=1,
             )
-        with self._limits.admit(request.key, request.most_tokens) as grant:
-            account = Account(request, self._ledger, grant)
+        with (
+            self._limits.admit(request.key, request.most_tokens, is_unbounded=request.is_unbounded) as grant,
+            self._admission.admit(request.sequences, request.prompt_tokens),
+        ):
+            account = Account(request, self._ledger, grant, meter)
+            reason = "abort"
             try:
                 yield account
+                reason = "other"
+            except ApiError as error:
+                reason = "error"
+                await account.fail(str(error.code))
+                raise
             except Exception:
+                reason = "error"
                 account.post("error", "internal_error")
                 raise
             finally:
                 account.post("abort")
+                meter.end(reason)
 
 
 class Account:
-    """The account of one request that runs."""
+    """The account of one request that was admitted."""
 
-    def __init__(self, request: Request, ledger: Ledger | None, grant: Grant) -> None:
+    def __init__(self, request: Request, ledger: Ledger | None, grant: Grant, meter: Meter) -> None:
         self._ledger = ledger
         self._grant = grant
-        self._choices_per_prompt = request.choices_per_prompt
-        self._counts = [Counted(length) for length in request.prompt_lengths]
+        self._meter = meter
         self._epoch = time.time() - time.monotonic()  # so that differences are the monotonic clock's
-        self._first_token_at: float | None = None
         self._is_closed = False
         self._row = Row(
             id=request.id,
@@ -94,15 +124,9 @@ class Account:
         if ledger:
             ledger.post(self._row)
 
-    def saw(self, index: int, delta: Delta) -> None:
-        """Count what one delta of one sequence brought."""
-        self._counts[index].count(delta)
-        if delta.tokens and self._first_token_at is None:
-            self._first_token_at = self._now()
-
     async def finish(self) -> None:
         """Close the account of an answer that is complete; its row is durable on return."""
-        await self._write(",".join(dict.fromkeys(count.finish_reason for count in self._counts)))
+        await self._write(",".join(dict.fromkeys(reason or "other" for reason in self._meter.finish_reasons)))
 
     async def fail(self, error: str) -> None:
         """Close the account of a request that failed with this code; its row is durable on return."""
@@ -123,18 +147,21 @@ class Account:
         if self._is_closed:
             return None
         self._is_closed = True
-        usage = usage_of(self._counts, choices_per_prompt=self._choices_per_prompt)
-        self._grant.used_tokens = usage.total_tokens
+        usage, first_token_at = self._meter.usage, self._meter.first_token_at
+        self._grant.used_tokens = None if usage is None else usage.total_tokens
         return msgspec.structs.replace(
             self._row,
-            first_token_at=self._first_token_at,
-            finished_at=self._now(),
-            prompt_tokens=usage.prompt_tokens,
-            cached_tokens=usage.prompt_tokens_details.cached_tokens,
-            completion_tokens=usage.completion_tokens,
+            first_token_at=None if first_token_at is None else self._epoch + first_token_at,
+            finished_at=self._epoch + time.monotonic(),
             finish_reason=finish_reason,
             error=error,
+            **({} if usage is None else _tokens(usage)),
         )
 
-    def _now(self) -> float:
-        return self._epoch + time.monotonic()
+
+def _tokens(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.prompt_tokens_details.cached_tokens,
+        "completion_tokens": usage.completion_tokens,
+    }

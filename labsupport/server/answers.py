@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from pydantic import BaseModel
 
@@ -33,6 +33,15 @@ class Usage(BaseModel):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+
+    @classmethod
+    def of(cls, *, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> Self:
+        return cls(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=cached_tokens),
+        )
 
 
 class ChatMessage(BaseModel):
@@ -117,13 +126,10 @@ def usage_of(sequences: Sequence[Counted], *, choices_per_prompt: int) -> Usage:
         for first in range(0, len(sequences), choices_per_prompt)
     ]
     firsts = [begun[0] for choices in prompts if (begun := [one for one in choices if one.has_begun])]
-    prompt_tokens = sum(sequence.prompt_tokens for sequence in firsts)
-    completion_tokens = sum(sequence.num_tokens for sequence in sequences)
-    return Usage(
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        total_tokens=prompt_tokens + completion_tokens,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=sum(first.cached_tokens for first in firsts)),
+    return Usage.of(
+        prompt_tokens=sum(sequence.prompt_tokens for sequence in firsts),
+        cached_tokens=sum(sequence.cached_tokens for sequence in firsts),
+        completion_tokens=sum(sequence.num_tokens for sequence in sequences),
     )
 
 
@@ -141,6 +147,11 @@ class AnswerFormat(Protocol):
     def usage_chunk(self, usage: Usage) -> dict[str, Any]: ...
 
 
+def new_id(prefix: str) -> str:
+    """The id of an answer, which no other answer has."""
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
 class _Format:
     """The head that all chunks of one answer share."""
 
@@ -148,7 +159,7 @@ class _Format:
     chunk_object: str
 
     def __init__(self, model: str, *, with_logprobs: bool, include_usage: bool) -> None:
-        self.id = f"{self.prefix}-{uuid.uuid4().hex}"
+        self.id = new_id(self.prefix)
         self.created = int(time.time())
         self.model = model
         self._with_logprobs = with_logprobs

@@ -35,6 +35,7 @@ from labsupport.server.key_limits import KeyLimits
 from labsupport.server.keys import Key
 from labsupport.server.ledger import Ledger
 from labsupport.server.ledger_file import LedgerError
+from labsupport.server.ledger_metrics import LedgerCollector
 from labsupport.server.limits import Admission, BodyLimit
 from labsupport.server.metrics import CountResponses, Metrics
 from labsupport.server.priorities import Priorities
@@ -120,18 +121,21 @@ def build(served: Served) -> FastAPI:
     )
     errors.install(app)
     metrics = Metrics(served.name, served.engine)
+    if served.ledger:
+        metrics.registry.register(LedgerCollector(served.name, served.ledger))
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)
     app.add_middleware(BearerAuth, keys=served.keys)
     app.add_middleware(CountResponses, metrics=metrics)
     admission = Admission(served.most_sequences, served.most_prompt_tokens)
+    accounts = Accounts(admission, served.ledger, KeyLimits(served.keys))
     priorities = Priorities(served.keys)
     if isinstance(served, ServedHere):
-        _add_generation(app, served, admission, metrics, priorities, structured)
+        _add_generation(app, served, accounts, metrics, priorities, structured)
     elif isinstance(served, ServedElsewhere):
         upstream_routes.add_routes(
             app,
             served.engine,
-            admission,
+            accounts,
             metrics,
             name=served.name,
             refuse_unknown=served.refuse_unknown,
@@ -146,13 +150,12 @@ def build(served: Served) -> FastAPI:
 def _add_generation(
     app: FastAPI,
     served: ServedHere,
-    admission: Admission,
+    accounts: Accounts,
     metrics: Metrics,
     priorities: Priorities,
     structured: StructuredOutput,
 ) -> None:
-    key_limits = KeyLimits(served.keys)
-    generator = Generator(admission, metrics, Accounts(served.ledger, key_limits))
+    generator = Generator(metrics, accounts)
     prompts = Prompts(served.tokenizer, served.template)
 
     async def answer(
@@ -187,7 +190,7 @@ def _add_generation(
             response = await respond(request.receive, events)
         else:
             response = await respond(request.receive, collect(deltas, job, form))
-        response.headers.update(key_limits.headers(job.key))
+        response.headers.update(accounts.headers(job.key))
         return response
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion)

@@ -50,11 +50,20 @@ class Prices:
 
 def table(lines: Sequence[Totals], prices: Prices | None) -> str:
     """The bill as text: a line for each key, and their sum; without prices, the use alone."""
-    head = ["key", "requests", "tokens in", "of them cached", "tokens out", "failed", "unfinished"]
+    head = [
+        "key",
+        "requests",
+        "tokens in",
+        "of them cached",
+        "tokens out",
+        "failed",
+        "unfinished",
+        "without usage",
+    ]
     rows = [head + ["cost"] * bool(prices)]
     for name, line in [(line.key or "(no key)", line) for line in lines] + [("all", summed(lines))]:
         counts = [line.requests, line.prompt_tokens, line.cached_tokens, line.completion_tokens]
-        row = [name, *(f"{count:,}" for count in (*counts, line.failed, line.unfinished))]
+        row = [name, *(f"{count:,}" for count in (*counts, line.failed, line.unfinished, line.without_usage))]
         rows.append([*row, f"{prices.cost(line):,.6f}"] if prices else row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(_aligned(row, widths) for row in rows)
@@ -67,6 +76,7 @@ def summed(lines: Sequence[Totals]) -> Totals:
         requests=sum(line.requests for line in lines),
         failed=sum(line.failed for line in lines),
         unfinished=sum(line.unfinished for line in lines),
+        without_usage=sum(line.without_usage for line in lines),
         prompt_tokens=sum(line.prompt_tokens for line in lines),
         cached_tokens=sum(line.cached_tokens for line in lines),
         completion_tokens=sum(line.completion_tokens for line in lines),

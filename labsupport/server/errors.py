@@ -36,7 +36,7 @@ class ApiError(Exception):
         self.status = status
         self.message = _sendable(message)
         self.param = None if param is None else _sendable(param)
-        self.code = code
+        self.code = None if code is None else _sendable(code)
         self.headers = dict(headers or {})
         if retry_after_seconds is not None:
             self.headers["Retry-After"] = str(retry_after_seconds)

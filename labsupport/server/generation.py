@@ -17,7 +17,7 @@ from labsupport.errors import LabsupportError
 from labsupport.server.accounts import Accounts, Request
 from labsupport.server.answers import AnswerFormat, Collected, usage_of
 from labsupport.server.errors import ApiError, from_engine
-from labsupport.server.limits import Admission
+from labsupport.server.meter import EngineMeter
 from labsupport.server.metrics import Metrics
 from labsupport.server.streaming import DONE, event
 
@@ -57,17 +57,16 @@ class Job:
             route=self.route,
             model=self.model,
             arrived=self.arrived,
-            prompt_lengths=[len(tokens) for tokens, _ in self.sequences],
-            choices_per_prompt=self.choices_per_prompt,
+            sequences=len(self.sequences),
             most_tokens=self.most_tokens,
+            prompt_tokens=self.prompt_tokens,
         )
 
 
 class Generator:
     """Runs jobs, within the limits of the queue and of their keys, and measures and accounts them."""
 
-    def __init__(self, admission: Admission, metrics: Metrics, accounts: Accounts) -> None:
-        self._admission = admission
+    def __init__(self, metrics: Metrics, accounts: Accounts) -> None:
         self._metrics = metrics
         self._accounts = accounts
 
@@ -79,12 +78,13 @@ class Generator:
         """
         for tokens, params in job.sequences:
             engine.check(tokens, params)
-        # First, so that whom a full queue refuses has used nothing of its key's limits.
-        load = (len(job.sequences), job.prompt_tokens)
-        self._admission.check(*load)
-        with self._accounts.open(job.request()) as account, self._admission.admit(*load):
-            watches = [self._metrics.watch(len(tokens), arrived=job.arrived) for tokens, _ in job.sequences]
-            reason = "abort"
+        meter = EngineMeter(
+            self._metrics,
+            [len(tokens) for tokens, _ in job.sequences],
+            choices_per_prompt=job.choices_per_prompt,
+            arrived=job.arrived,
+        )
+        async with self._accounts.open(job.request(), meter) as account:
             streams = [
                 engine.generate(
                     tokens, params, request_id=f"{job.id}-{index}", key=job.key, priority=job.priority
@@ -94,18 +94,11 @@ class Generator:
             try:
                 async with contextlib.aclosing(_merged(streams)) as merged:
                     async for index, delta in merged:
-                        watches[index].saw(delta)
-                        account.saw(index, delta)
+                        meter.saw(index, delta)
                         yield index, delta
-                await account.finish()
             except LabsupportError as error:
-                reason = "error"
-                refusal = from_engine(error)
-                await account.fail(str(refusal.code))
-                raise refusal from error
-            finally:
-                for watch in watches:
-                    watch.end(reason)
+                raise from_engine(error) from error
+            await account.finish()
 
 
 async def collect(deltas: AsyncGenerator[tuple[int, Delta], None], job: Job, form: AnswerFormat) -> bytes:

@@ -1,8 +1,9 @@
 """What one key may use in a minute and at once: requests, tokens and concurrent requests.
 
 Right means: in no 60 s does a key get more than its limit, whatever the order of its requests; and who comes
-again after the `Retry-After` of a 429 is let in, unless another request of the same key came first. (For the
-limit of concurrent requests that time is an estimate: nobody knows when an answer ends.)
+again after the `Retry-After` of a 429 is let in, unless another request of the same key came first or used
+more than was foreseen. (For the limit of concurrent requests that time is an estimate: nobody knows when an
+answer ends.)
 
 Tokens are charged when a request is admitted, at the most that it can use: its prompts and `max_tokens` of
 every choice. What it did not use comes back when it ends. Amazon Bedrock does so too, and advises to set
@@ -11,6 +12,13 @@ used once it is known, lets through whatever arrives meanwhile: it "could allow 
 temporarily when multiple requests are processed concurrently", says Azure API Management's page on its
 `llm-token-limit` policy. A request counts in the minute in which it was admitted. One that was refused, by
 whichever limit, counts nowhere.
+
+In front of an upstream nobody here knows how long a prompt is, nor, without `max_tokens`, how long an answer
+can be. There the charge is an estimate (`upstream.estimate`), made right in either direction once the
+upstream says what was used: what a request used over its estimate, the next ones wait for. Where the upstream
+never says it, the estimate stays. A request without `max_tokens` holds all that its key has left until it
+ends, so that no second one of the kind is let in meanwhile. So a minute can bring more than the limit by what
+the estimates of the requests then in hand were short of.
 
 All this is kept in the memory of one process, on the monotonic clock: it begins anew with the server.
 Source of the headers: OpenAI's guide "Rate limits".
@@ -59,7 +67,7 @@ class Window:
     def remaining(self) -> int:
         """Units that can be taken now."""
         self._forget_old()
-        return self.limit - self._taken
+        return max(self.limit - self._taken, 0)
 
     @property
     def reset_nanoseconds(self) -> int:
@@ -91,24 +99,25 @@ class Window:
         return charge
 
     def settle(self, charge: Charge, used: int) -> None:
-        """Give back what a charge holds over `used`. One that is older than the window holds nothing."""
-        unused = max(charge.amount - used, 0)
-        charge.amount -= unused
-        self._taken -= unused
+        """Make a charge what was used, less or more. One that is older than the window counts no more."""
+        if charge.at + WINDOW_NANOSECONDS > self._forget_old():
+            self._taken += used - charge.amount
+            charge.amount = used
 
     def _forget_old(self) -> int:
         now = self._clock()
         while self._charges and self._charges[0].at + WINDOW_NANOSECONDS <= now:
-            old = self._charges.popleft()
-            self._taken -= old.amount
-            old.amount = 0
+            self._taken -= self._charges.popleft().amount
         return now
 
 
 class Grant:
-    """What an admitted request holds of its key's limits; set `used_tokens` when it is known."""
+    """What an admitted request holds of its key's limits.
 
-    used_tokens = 0
+    used_tokens: set it before the request ends; None is not known, and leaves the charge as it was made.
+    """
+
+    used_tokens: int | None = 0
 
 
 class KeyLimiter:
@@ -124,8 +133,8 @@ class KeyLimiter:
         self._places = Places(limits.concurrent) if limits.concurrent else None
 
     @contextlib.contextmanager
-    def admit(self, most_tokens: int) -> Iterator[Grant]:
-        """Hold a request that can use `most_tokens` for the block.
+    def admit(self, most_tokens: int, *, is_unbounded: bool = False) -> Iterator[Grant]:
+        """Hold a request that can use `most_tokens` for the block; an unbounded one can use all that is left.
 
         Raises ApiError: 400 if it is over the limit by itself, 429 with the time to come again if not now.
         """
@@ -141,14 +150,16 @@ class KeyLimiter:
                 headers=self.headers(),
             )
         grant = Grant()
-        charge = self._tokens.take(most_tokens) if self._tokens else None
+        charge = None
+        if self._tokens:
+            charge = self._tokens.take(max(most_tokens, self._tokens.remaining if is_unbounded else 0))
         if self._requests:
             self._requests.take(1)
         try:
             with self._places.hold(1) if self._places else contextlib.nullcontext():
                 yield grant
         finally:
-            if self._tokens and charge:
+            if self._tokens and charge and grant.used_tokens is not None:
                 self._tokens.settle(charge, grant.used_tokens)
 
     def headers(self) -> dict[str, str]:
@@ -190,10 +201,13 @@ class KeyLimits:
     def __init__(self, keys: Sequence[Key] = ()) -> None:
         self._limiters = {key.name: KeyLimiter(key) for key in keys}
 
-    def admit(self, name: str, most_tokens: int) -> contextlib.AbstractContextManager[Grant]:
+    def admit(
+        self, name: str, most_tokens: int, *, is_unbounded: bool = False
+    ) -> contextlib.AbstractContextManager[Grant]:
         """As `KeyLimiter.admit`; a name that is not a key's (nobody asks for keys) has no limits."""
-        limiter = self._limiters.get(name)
-        return limiter.admit(most_tokens) if limiter else contextlib.nullcontext(Grant())
+        if limiter := self._limiters.get(name):
+            return limiter.admit(most_tokens, is_unbounded=is_unbounded)
+        return contextlib.nullcontext(Grant())
 
     def headers(self, name: str) -> dict[str, str]:
         """As `KeyLimiter.headers`."""

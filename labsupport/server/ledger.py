@@ -1,9 +1,9 @@
 """Writing the usage ledger while requests are served: off the event loop, many rows to a commit.
 
-Right means: a row that `write` has returned for is on the disk, unless the disk refused, and then nothing is
-lost silently. What the disk refuses is kept in memory and tried again every second, and is printed to the log
-at once, in case this process does not live to see it written. While rows wait so, `trouble` says why, and the
-server answers new requests 503: what cannot be accounted is not run. The answers in progress go out.
+Right means: a row that `write` has returned for is on the disk, unless the disk refused or did not answer,
+and then nothing is lost silently. What is not written is kept in memory and tried again every second, and is
+printed to the log at once, in case this process does not live to see it written. While rows wait so,
+`trouble` says why, and new requests are answered 503 (`accounts` says why that); those in progress go out.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import asyncio
 import contextlib
 import logging
 import queue
-import sqlite3
 import threading
 import time
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -25,11 +24,17 @@ from labsupport.server.ledger_file import Row
 
 RETRY_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0
-"""A commit that takes longer than this is trouble, and no answer waits for it any longer."""
+"""A row that waits longer than this for the disk is trouble, and no answer waits for it any longer."""
 
 logger = logging.getLogger("labsupport.server")
 
 _Waiter = asyncio.Future[None]
+
+
+class _Posted(NamedTuple):
+    row: Row
+    waiter: _Waiter | None
+    at: float  # on the monotonic clock
 
 
 class Ledger:
@@ -37,15 +42,18 @@ class Ledger:
 
     One thread commits whatever has come in since its last commit, in one transaction (a group commit), so the
     number of requests per second is not bounded by how often the disk can flush.
+
+    failures: commits that the disk refused, each new try of the same rows included.
     """
 
     def __init__(self, path: Path) -> None:
         """Open or make the file. Raises ledger_file.LedgerError."""
         self.path = path
         self._connection = ledger_file.open_for_writing(path)
-        self._inbox: queue.SimpleQueue[tuple[Row, _Waiter | None] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Posted | None] = queue.SimpleQueue()
+        self.failures = 0
         self._refusal = ""
-        self._writing_since: float | None = None
+        self._waiting_since: float | None = None
         # A daemon, because a disk that hangs for ever must not keep the process alive.
         self._thread = threading.Thread(target=self._write_all, name="ledger", daemon=True)
         self._thread.start()
@@ -62,22 +70,29 @@ class Ledger:
     @property
     def trouble(self) -> str:
         """Why rows cannot be written now; "" while they can."""
-        since = self._writing_since
-        if since is not None and time.monotonic() - since > PATIENCE_SECONDS:
+        if not self._refusal and self.lag_seconds > PATIENCE_SECONDS:
             return f"the disk has not answered for {PATIENCE_SECONDS:g} s"
         return self._refusal
 
-    def post(self, row: Row) -> None:
+    @property
+    def lag_seconds(self) -> float:
+        """How long the oldest row in hand has waited to be written; 0 if none waits."""
+        since = self._waiting_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def post(self, row: Row, waiter: _Waiter | None = None) -> None:
         """Have `row` written soon; a later row with the same id takes its place."""
-        self._inbox.put((row, None))
+        self._inbox.put(_Posted(row, waiter, time.monotonic()))
 
     async def write(self, row: Row) -> None:
         """Post `row` and return once it is durable, or the disk has refused it, or patience is at its end."""
         waiter = asyncio.get_running_loop().create_future()
-        self._inbox.put((row, waiter))
-        with contextlib.suppress(TimeoutError):
+        self.post(row, waiter)
+        try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await waiter
+        except TimeoutError:
+            _print(row)
 
     # The thread
 
@@ -85,49 +100,52 @@ class Ledger:
         unwritten: dict[str, Row] = {}
         is_open = True
         while is_open:
-            news, waiters, is_open = self._take(wait_seconds=RETRY_SECONDS if unwritten else None)
+            posted, is_open = self._take(wait_seconds=RETRY_SECONDS if unwritten else None)
+            if posted and not unwritten:
+                self._waiting_since = posted[0].at
+            news = {one.row.id: one.row for one in posted}
             unwritten |= news
-            self._writing_since = time.monotonic()
             try:
                 ledger_file.write(self._connection, unwritten.values())
-            except sqlite3.Error as error:
+            except Exception as error:  # whatever it is, this thread goes on and the trouble is seen
                 self._note_refusal(str(error), news)
             else:
                 self._note_success(len(unwritten))
                 unwritten.clear()
-            self._writing_since = None
-            _release(waiters)
+                self._waiting_since = None
+            _release([one.waiter for one in posted if one.waiter])
         if unwritten:
             logger.error("the ledger %s lacks %d rows; the lines above have them", self.path, len(unwritten))
         self._connection.close()
 
-    def _take(self, *, wait_seconds: float | None) -> tuple[dict[str, Row], list[_Waiter], bool]:
+    def _take(self, *, wait_seconds: float | None) -> tuple[list[_Posted], bool]:
         """All that has come in, and whether more can come; waits for the first, for so long at most."""
-        rows: dict[str, Row] = {}
-        waiters: list[_Waiter] = []
+        posted: list[_Posted] = []
         with contextlib.suppress(queue.Empty):
             item = self._inbox.get(timeout=wait_seconds)
             while item is not None:
-                row, waiter = item
-                rows[row.id] = row
-                if waiter:
-                    waiters.append(waiter)
+                posted.append(item)
                 item = self._inbox.get_nowait()
-            return rows, waiters, False
-        return rows, waiters, True
+            return posted, False
+        return posted, True
 
     def _note_refusal(self, reason: str, news: dict[str, Row]) -> None:
+        self.failures += 1
         if not self._refusal:
             logger.error("the ledger %s cannot be written: %s. New requests are refused", self.path, reason)
         self._refusal = reason
         for row in news.values():
             if row.finish_reason:
-                logger.error("not in the ledger yet: %s", msgspec.json.encode(row).decode())
+                _print(row)
 
     def _note_success(self, rows: int) -> None:
         if self._refusal:
             logger.info("the ledger %s is written again, with the %d rows that waited", self.path, rows)
         self._refusal = ""
+
+
+def _print(row: Row) -> None:
+    logger.error("not in the ledger yet: %s", msgspec.json.encode(row).decode())
 
 
 def _release(waiters: list[_Waiter]) -> None:

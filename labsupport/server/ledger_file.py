@@ -1,4 +1,4 @@
-"""The usage ledger on disk: a SQLite file with one row for each request that the engine was asked to run.
+"""The usage ledger on disk: a SQLite file with one row for each request that was admitted.
 
 Right means: what was committed is there, whole and uncorrupted, after `kill -9` of any process and after a
 power cut; anybody may read the file while a server writes it; and no other program's file is touched.
@@ -23,7 +23,8 @@ from labsupport.errors import LabsupportError
 
 APPLICATION_ID = int.from_bytes(b"UtEl", "big")
 """Stands in the file's header, so that no other SQLite file is taken for a ledger."""
-VERSION = 1
+VERSION = 2
+"""Version 1 had no way to say that nobody knows what a request used."""
 BUSY_SECONDS = 2.0
 """How long to wait for another program that is writing the same file."""
 
@@ -36,9 +37,9 @@ CREATE TABLE requests (
     arrived_at REAL NOT NULL,
     first_token_at REAL,
     finished_at REAL,
-    prompt_tokens INTEGER NOT NULL,
-    cached_tokens INTEGER NOT NULL,
-    completion_tokens INTEGER NOT NULL,
+    prompt_tokens INTEGER,
+    cached_tokens INTEGER,
+    completion_tokens INTEGER,
     finish_reason TEXT,
     error TEXT
 ) STRICT
@@ -51,16 +52,18 @@ class LedgerError(LabsupportError):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One request. It is written when the engine is asked, and again, in the same place, when it has ended.
+    """One request. It is written when it is admitted, and again, in the same place, when it has ended.
 
     id: the answer's own, `chatcmpl-…` or `cmpl-…`, by which a client can ask about it.
     key: the name of the API key, never the key; "" where no key is asked for.
     arrived_at, first_token_at, finished_at: seconds since 1970 in UTC; their differences are measured on the
         monotonic clock. None is not yet.
     prompt_tokens, cached_tokens, completion_tokens: exactly what the answer's `usage` says. Of a request that
-        did not end by itself, what it had used until then; 0 while it runs.
+        did not end by itself, what it had used until then. None is not known: it runs, or it ran when the
+        server was killed, or an upstream worked on it and never said.
     finish_reason: those of its choices, each once, joined by commas (`stop`, `length`); `abort` if the client
-        left; `error` if it failed; None while it runs, and for ever if the server was killed meanwhile.
+        left or the server was stopped; `error` if it failed; None while it runs, and for ever if the server
+        was killed meanwhile.
     error: the code of the error with which it failed.
     """
 
@@ -71,9 +74,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     arrived_at: float
     first_token_at: float | None = None
     finished_at: float | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
     finish_reason: str | None = None
     error: str | None = None
 

@@ -117,6 +117,7 @@ class SequenceWatch:
         self._prompt_tokens = prompt_tokens
         self._arrival = arrived
         self._last_token: float | None = None
+        self.first_token_at: float | None = None
         self._ended = False
 
     def saw(self, delta: Delta) -> None:
@@ -138,6 +139,7 @@ class SequenceWatch:
         """A token, or several at once, came: the time to the first, or between two."""
         now = time.monotonic()
         if self._last_token is None:
+            self.first_token_at = now
             self._metrics._ttft.observe(now - self._arrival)
         else:
             self._metrics._itl.observe(now - self._last_token)

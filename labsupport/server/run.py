@@ -32,7 +32,7 @@ from labsupport.server import app, auth, keys
 from labsupport.server.chat_template import ChatTemplate
 from labsupport.server.engine_link import EngineLink
 from labsupport.server.http_protocol import HttpProtocol
-from labsupport.server.keys import Key, Limits
+from labsupport.server.keys import Key
 from labsupport.server.ledger import Ledger
 from labsupport.server.tokenizer import Tokenizer
 from labsupport.server.upstream.config import UpstreamConfig, UpstreamRefused, read_key
@@ -45,7 +45,7 @@ GRACE_SECONDS = 10
 
 MakeServed = Callable[[Callable[[], None], Ledger | None], app.Served]
 """Makes what is served, given what to call if its engine cannot start at all, and the ledger."""
-_ENGINE_OPTIONS = ("ledger", "quant", "max_prompt_tokens")
+_ENGINE_OPTIONS = ("quant", "max_prompt_tokens")
 _UPSTREAM_OPTIONS = ("upstream", "upstream_model", "upstream_key_file", "upstream_timeout")
 
 logger = logging.getLogger("labsupport.server")
@@ -133,11 +133,6 @@ def _here(settings: Settings, engine: EngineName, callers: tuple[Key, ...]) -> M
 
 def _elsewhere(settings: Settings, callers: tuple[Key, ...]) -> MakeServed:
     """A model that another server runs; our name for it is the one that was given, as it was given."""
-    if limited := [key.name for key in callers if key.limits != Limits()]:
-        raise UpstreamRefused(
-            f"the key {limited[0]} has limits, which are not kept yet with --engine upstream",
-            allowed="keys without limits",
-        )
     config = UpstreamConfig(
         url=settings.upstream or "",
         model=settings.upstream_model or settings.model,
@@ -145,11 +140,12 @@ def _elsewhere(settings: Settings, callers: tuple[Key, ...]) -> MakeServed:
         connections=settings.levers.slots,
         silence_seconds=settings.upstream_timeout,
     ).checked()
-    return lambda leave, _: app.ServedElsewhere(
+    return lambda leave, ledger: app.ServedElsewhere(
         name=settings.model,
         engine=Upstream(config),
         most_sequences=settings.levers.slots + settings.max_waiting,
         keys=callers,
+        ledger=ledger,
         debug=settings.debug,
     )
 

@@ -1,7 +1,8 @@
 """Server-sent events, and noticing that the client has gone.
 
-Right means: whether an answer streams or not, the work behind it ends as soon as nobody waits for it; and a
-reader who is slow holds up nobody else.
+Right means: whether an answer streams or not, the work behind it ends as soon as nobody waits for it; a
+reader who is slow holds up nobody else; and whom the server cannot serve to the end, because it is told to
+stop and its grace is over, is told so.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from labsupport.server.errors import ApiError
 
 T = TypeVar("T")
 
@@ -65,6 +68,8 @@ async def respond(
         return Response(await unless_disconnected(receive, work), media_type="application/json")
     except ClientGone:
         return Response(status_code=499)  # nobody reads it; nginx's number for this in access logs
+    except asyncio.CancelledError as cut:
+        raise _stopping() from cut
 
 
 class EventStream(Response):
@@ -85,9 +90,13 @@ class EventStream(Response):
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with contextlib.aclosing(self.events):
-            with contextlib.suppress(ClientGone):
-                await unless_disconnected(receive, self._send(send))
+        try:
+            async with contextlib.aclosing(self.events):
+                with contextlib.suppress(ClientGone):
+                    await unless_disconnected(receive, self._send(send))
+        except asyncio.CancelledError:
+            last = event(_stopping().body)
+            await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -95,3 +104,13 @@ class EventStream(Response):
         async for data in self.events:
             await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _stopping() -> ApiError:
+    """For a request that the web server cancels, which it does when its grace after SIGTERM is over."""
+    return ApiError(
+        503,
+        "The server is stopping and could not wait for the end of this answer.",
+        code="server_stopping",
+        retry_after_seconds=1,
+    )

@@ -19,6 +19,7 @@ _SUMS = """
     count(*) FILTER (WHERE finish_reason <> 'error'),
     count(*) FILTER (WHERE finish_reason = 'error'),
     count(*) FILTER (WHERE finish_reason IS NULL),
+    count(*) FILTER (WHERE finish_reason <> 'error' AND prompt_tokens IS NULL),
     coalesce(sum(prompt_tokens) FILTER (WHERE finish_reason <> 'error'), 0),
     coalesce(sum(cached_tokens) FILTER (WHERE finish_reason <> 'error'), 0),
     coalesce(sum(completion_tokens) FILTER (WHERE finish_reason <> 'error'), 0)
@@ -58,6 +59,7 @@ class Totals:
     requests: that ended by themselves or because the client left; their tokens are the sums.
     failed: that ended in an error, for which nobody is charged.
     unfinished: that run, or ran when the server was killed: what they used is not known.
+    without_usage: of `requests`, those whose upstream never said what they used; the sums lack them.
     cached_tokens: of the prompt tokens, those that a shared prefix saved from being computed.
     """
 
@@ -65,6 +67,7 @@ class Totals:
     requests: int = 0
     failed: int = 0
     unfinished: int = 0
+    without_usage: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -75,6 +78,7 @@ class Totals:
             "requests": self.requests,
             "failed": self.failed,
             "unfinished": self.unfinished,
+            "without_usage": self.without_usage,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
@@ -108,12 +112,13 @@ def of_all_keys(path: Path, period: Period, *, model: str | None = None) -> tupl
 
 
 def _totals(key: str, sums: Sequence[int]) -> Totals:
-    requests, failed, unfinished, prompt, cached, completion = sums
+    requests, failed, unfinished, without_usage, prompt, cached, completion = sums
     return Totals(
         key=key,
         requests=requests,
         failed=failed,
         unfinished=unfinished,
+        without_usage=without_usage,
         prompt_tokens=prompt,
         cached_tokens=cached,
         completion_tokens=completion,

@@ -12,11 +12,12 @@ import pytest
 
 from labsupport.server.ledger_file import Row, open_for_writing, write
 
+LACKS_ONE = "The bill lacks 1 request whose use the upstream never told.\n"
 NOON = 1_793_016_000.0
 """2026-10-26T12:00:00Z"""
 
 
-def row(number: int, key: str, tokens: tuple[int, int, int], **others: object) -> Row:
+def row(number: int, key: str, tokens: tuple[int | None, int | None, int | None], **others: object) -> Row:
     prompt, cached, completion = tokens
     usual = {
         "route": "/v1/completions",
@@ -44,7 +45,9 @@ def ledger(tmp_path: Path) -> Path:
             row(2, "bob", (3, 0, 1_000_000), finish_reason="abort"),
             row(3, "alice", (10, 0, 20), finish_reason="length,stop"),
             row(4, "alice", (50, 0, 60), finish_reason="error", error="engine_died"),
-            row(5, "alice", (0, 0, 0), finish_reason=None),
+            row(5, "alice", (None, None, None), finish_reason=None),
+            row(6, "alice", (None, None, None), finish_reason="abort"),
+            row(8, "alice", (None, None, None), finish_reason="error", error="upstream_timeout"),
             row(3600, "alice", (1, 0, 1)),
             row(7200, "", (5, 5, 5), model="other"),
         ],
@@ -67,11 +70,12 @@ def test_the_bill_has_a_line_for_each_key_and_their_sum(ledger: Path) -> None:
 
     assert status == 0
     assert [line.split() for line in output.splitlines()[1:]] == [
-        ["(no", "key)", "1", "5", "5", "5", "0", "0", "0.000003"],
-        ["alice", "2", "11", "0", "21", "1", "1", "0.000014"],
-        ["bob", "2", "1,000,003", "400,000", "1,000,007", "0", "0", "0.694005"],
-        ["all", "5", "1,000,019", "400,005", "1,000,033", "1", "1", "0.694022"],
+        ["(no", "key)", "1", "5", "5", "5", "0", "0", "0", "0.000003"],
+        ["alice", "3", "11", "0", "21", "2", "1", "1", "0.000014"],
+        ["bob", "2", "1,000,003", "400,000", "1,000,007", "0", "0", "0", "0.694005"],
+        ["all", "6", "1,000,019", "400,005", "1,000,033", "2", "1", "1", "0.694022"],
     ]
+    assert "lacks 1 request" in complaint
     assert "used for 2 models: other, pocket" in complaint
 
 
@@ -81,7 +85,7 @@ def test_costs_as_json_are_exact(ledger: Path) -> None:
     )
 
     bill = json.loads(output)
-    assert (status, complaint, bill["models"]) == (0, "", ["pocket"])
+    assert (status, complaint, bill["models"]) == (0, LACKS_ONE, ["pocket"])
     costs = {line["key"]: Decimal(line["cost"]) for line in bill["keys"]}
     assert costs == {
         # without a price of their own, cached tokens cost what the others do
@@ -91,9 +95,10 @@ def test_costs_as_json_are_exact(ledger: Path) -> None:
     assert Decimal(bill["total"]["cost"]) == sum(costs.values())
     assert bill["keys"][0] == {
         "key": "alice",
-        "requests": 2,
-        "failed": 1,
+        "requests": 3,
+        "failed": 2,
         "unfinished": 1,
+        "without_usage": 1,
         "prompt_tokens": 11,
         "completion_tokens": 21,
         "total_tokens": 32,
@@ -107,7 +112,7 @@ def test_without_prices_it_is_the_use_alone(ledger: Path) -> None:
 
     assert (status, complaint) == (0, "")
     assert "cost" not in output
-    assert output.splitlines()[-1].split() == ["all", "1", "5", "5", "5", "0", "0"]
+    assert output.splitlines()[-1].split() == ["all", "1", "5", "5", "5", "0", "0", "0"]
     assert "cost" not in json.loads(usage(ledger, "--json")[1])["total"]
 
 
@@ -117,10 +122,10 @@ def test_without_prices_it_is_the_use_alone(ledger: Path) -> None:
         (["--since", "2026-10-26T13:00:00Z"], 2),
         (["--since", "2026-10-26T13:00:00"], 2),
         (["--since", "2026-10-26T15:00:01+02:00"], 1),
-        (["--until", "2026-10-26T13:00:00Z"], 3),
+        (["--until", "2026-10-26T13:00:00Z"], 4),
         (["--since", "2026-10-26T13:00:00Z", "--until", "2026-10-26T13:00:01Z"], 1),
         (["--since", "2026-10-27"], 0),
-        (["--since", "2026-10-26", "--until", "2026-10-27"], 5),
+        (["--since", "2026-10-26", "--until", "2026-10-27"], 6),
     ],
 )
 def test_a_period_takes_its_beginning_in_and_leaves_its_end_out(

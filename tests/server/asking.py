@@ -10,7 +10,8 @@ import pytest
 from labsupport.server.launch import Server
 
 KEY = "a-key-for-the-tests"
-ALICE, BOB, CAROL, DAVE, ERIN = (f"the-key-of-{name}" for name in ("alice", "bob", "carol", "dave", "erin"))
+KEYS = [f"the-key-of-{name}" for name in ("alice", "bob", "carol", "dave", "erin")]
+ALICE, BOB, CAROL, DAVE, ERIN = KEYS
 KEY_FILE = f"""
 {ALICE} name=alice
 {BOB} name=bob

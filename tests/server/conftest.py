@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from asking import ALICE, KEY, KEY_FILE
+from asking import ALICE, KEY, KEY_FILE, KEYS
 
 import labsupport
 from labsupport import models
@@ -65,6 +65,8 @@ def accounted(accounts_folder: Path, ledger: Path) -> Iterator[Server]:
         ledger=ledger,
     ) as running:
         yield running
+        log = running.log_tail(1_000_000)
+        assert not any(key in log for key in KEYS)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from asking import KEY
+from asking import ALICE, KEY, KEY_FILE, KEYS
 from scripted_upstream import ScriptedUpstream
 
 import labsupport
@@ -29,12 +29,18 @@ class Relay:
     upstream: ScriptedUpstream
     http: httpx.Client
 
-    def chat(self, **changes: Any) -> httpx.Response:
-        return self.http.post("/v1/chat/completions", json=BODY | changes)
+    def chat(self, *, key: str = "", **changes: Any) -> httpx.Response:
+        """One chat, with another key than that of the connection if there is one."""
+        return self.http.post("/v1/chat/completions", json=BODY | changes, headers=_bearer(key))
 
-    def lines(self, **changes: Any):
+    def lines(self, *, key: str = "", **changes: Any):
         """A stream, as the lines that come."""
-        return self.http.stream("POST", "/v1/chat/completions", json=BODY | {"stream": True} | changes)
+        body = BODY | {"stream": True} | changes
+        return self.http.stream("POST", "/v1/chat/completions", json=body, headers=_bearer(key))
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 @contextmanager
@@ -44,16 +50,25 @@ def relay_before_script(folder: Path, **options: Any) -> Iterator[Relay]:
     key_file.write_text(f"{UPSTREAM_KEY}\n")
     limits = {"slots": SLOTS, "max_waiting": SLOTS}
     defaults = {"upstream_model": "theirs", "upstream_key_file": key_file, "api_key": KEY} | limits
-    headers = {"Authorization": f"Bearer {KEY}"}
+    defaults |= options
     with (
         ScriptedUpstream() as upstream,
-        labsupport.serve("ours", engine="upstream", upstream=upstream.url, **(defaults | options)) as server,
-        httpx.Client(base_url=server.url, headers=headers, timeout=60) as http,
+        labsupport.serve("ours", engine="upstream", upstream=upstream.url, **defaults) as server,
+        httpx.Client(base_url=server.url, headers=_bearer(defaults["api_key"]), timeout=60) as http,
     ):
         yield Relay(server, upstream, http)
         log = server.log_tail(1_000_000)
-        assert UPSTREAM_KEY not in log
-        assert KEY not in log
+        for key in (UPSTREAM_KEY, KEY, *KEYS):
+            assert key not in log
+
+
+@contextmanager
+def accounted_relay(folder: Path, *, more_keys: str = "", **options: Any) -> Iterator[Relay]:
+    """The same with a ledger, at `folder / "ledger"`, and keys with limits; the connection has alice's."""
+    (folder / "keys").write_text(KEY_FILE + more_keys)
+    accounts = {"api_key": ALICE, "api_key_file": folder / "keys", "ledger": folder / "ledger"}
+    with relay_before_script(folder, **(accounts | options)) as relay:
+        yield relay
 
 
 def chunks_of(text: str) -> list[dict[str, Any]]:

@@ -165,6 +165,51 @@ def test_what_a_request_did_not_use_comes_back_when_it_ends():
     assert limits.headers()["x-ratelimit-remaining-tokens"] == "70"
 
 
+def test_what_a_request_used_over_its_estimate_is_waited_for():
+    clock = Clock()
+    limits = limiter(clock, tokens_per_minute=100)
+    ask(limits, 60, 20)
+    clock.now += 20 * SECOND
+    ask(limits, 30, 150)
+
+    assert limits.headers()["x-ratelimit-remaining-tokens"] == "0"
+    assert refusal(limits, 1).headers["Retry-After"] == "60"
+    clock.now += 60 * SECOND
+    ask(limits, 100, 100)
+
+
+def test_what_was_used_over_the_estimate_a_minute_ago_counts_no_more():
+    clock = Clock()
+    limits = limiter(clock, tokens_per_minute=100)
+    with limits.admit(10) as grant:
+        clock.now += 60 * SECOND
+        assert limits.headers()["x-ratelimit-remaining-tokens"] == "100"
+        grant.used_tokens = 1000
+    assert limits.headers()["x-ratelimit-remaining-tokens"] == "100"
+
+
+def test_what_nobody_knows_stays_charged_as_estimated():
+    limits = limiter(Clock(), tokens_per_minute=100)
+    with limits.admit(40) as grant:
+        grant.used_tokens = None
+
+    assert limits.headers()["x-ratelimit-remaining-tokens"] == "60"
+
+
+def test_an_unbounded_request_holds_all_that_is_left_and_gives_back_what_it_did_not_use():
+    limits = limiter(Clock(), tokens_per_minute=100)
+    ask(limits, 30, 30)
+
+    with limits.admit(5, is_unbounded=True) as grant:
+        assert limits.headers()["x-ratelimit-remaining-tokens"] == "0"
+        refusal(limits, 1)
+        grant.used_tokens = 25
+
+    assert limits.headers()["x-ratelimit-remaining-tokens"] == "45"
+    with pytest.raises(ApiError), limits.admit(46, is_unbounded=True):
+        pass
+
+
 def test_a_request_that_runs_longer_than_a_minute_gives_nothing_back_twice():
     clock = Clock()
     limits = limiter(clock, tokens_per_minute=100)

@@ -76,7 +76,7 @@ class Load:
         while not self._stop.is_set():
             try:
                 asked = client.chat.completions.create(
-                    model="pocket", messages=ASK, extra_body={"ignore_eos": True}, **options,
+                    model=self._server.model, messages=ASK, extra_body={"ignore_eos": True}, **options,
                     **(STREAM if number % 3 == 0 else {}),
                 )  # fmt: skip
                 answer = asked if number % 3 else list(asked)[-1]
@@ -100,10 +100,10 @@ def test_kill_9_of_the_server_loses_no_finished_request_time_and_again(file):
         assert {id: used(written[id]) for id in finished} == finished
         ended = [row for row in written.values() if row["finish_reason"]]
         assert {row["finish_reason"] for row in ended} <= {"length", "abort"}
-        # What ran at that moment has its row as well, without an end and without tokens
+        # What ran at that moment has its row as well, without an end, and nobody knows its tokens
         cut = [row for row in written.values() if row["finish_reason"] is None]
         assert len(cut) > unfinished
-        assert {(row["finished_at"], *used(row)) for row in cut} == {(None, 0, 0, 0)}
+        assert {(row["finished_at"], *used(row)) for row in cut} == {(None, None, None, None)}
         unfinished = len(cut)
 
 
@@ -269,7 +269,7 @@ def another_programs(file: Path) -> None:
 def a_later_format(file: Path) -> None:
     open_for_writing(file).close()
     with contextlib.closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def a_later_format(file: Path) -> None:
             "cannot be",
         ),
         (another_programs, "another program's SQLite file"),
-        (a_later_format, "version 2"),
+        (a_later_format, "version 3"),
     ],
     ids=["folder", "no-folder", "no-database", "other-database", "later-format"],
 )

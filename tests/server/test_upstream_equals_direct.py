@@ -98,7 +98,8 @@ def test_a_whole_answer_is_the_upstreams(tapped, route, options):
     direct = json.loads(tapped.tap.answer)
     assert direct["choices"]
     assert direct["model"] == "pocket"
-    assert through == direct | {"model": "ours"}
+    assert through["id"] != direct["id"]
+    assert through == direct | {"model": "ours", "id": through["id"]}
 
 
 @pytest.mark.parametrize("include_usage", [True, False], ids=["usage", "no-usage"])
@@ -111,12 +112,11 @@ def test_a_stream_is_the_upstreams(tapped, route, options, include_usage):
     *direct, usage = chunks_of(tapped.tap.answer.decode())
     assert direct
     assert usage["usage"]["completion_tokens"] > 0
+    ours = {"model": "ours", "id": through[0]["id"]}
     if include_usage:
-        assert through == [event | {"model": "ours"} for event in [*direct, usage]]
+        assert through == [event | ours for event in [*direct, usage]]
     else:
-        assert [event | {"usage": None} for event in through] == [
-            event | {"model": "ours"} for event in direct
-        ]
+        assert [event | {"usage": None} for event in through] == [event | ours for event in direct]
         assert not any("usage" in event for event in through)
 
 

@@ -96,7 +96,7 @@ def test_an_event_cut_into_bytes_arrives_whole(relay):
     assert only["choices"][0]["delta"]["content"] == "é☃\U0001f600"
 
 
-def test_the_answer_is_the_upstreams_but_for_the_models_name(relay):
+def test_the_answer_is_the_upstreams_but_for_its_id_and_the_models_name(relay):
     extra = {
         "system_fingerprint": "fp",
         "service_tier": "default",
@@ -105,7 +105,8 @@ def test_the_answer_is_the_upstreams_but_for_the_models_name(relay):
     }
     relay.upstream.script = always(answer(body=completion(**extra)))
 
-    assert relay.chat().json() == completion(**extra, model="ours")
+    answered = relay.chat().json()
+    assert answered == completion(**extra, model="ours", id=answered["id"])
 
     async def streamed(asked: Asked) -> None:
         await asked.open_stream()
@@ -113,9 +114,10 @@ def test_the_answer_is_the_upstreams_but_for_the_models_name(relay):
         await asked.end_stream()
 
     relay.upstream.script = streamed
-    assert chunks_of(relay.chat(stream=True).text) == [
-        chunk("a", finish_reason="stop", **extra, model="ours")
-    ]
+    (event,) = chunks_of(relay.chat(stream=True).text)
+    assert event == chunk("a", finish_reason="stop", **extra, model="ours", id=event["id"])
+    # The id is one that this server gave: an upstream's own may be anybody's
+    assert len({"chatcmpl-1", answered["id"], event["id"]}) == 3
 
 
 def test_usage_is_always_asked_for_and_shown_only_to_who_asked(relay, grown):
@@ -157,7 +159,12 @@ def test_a_whole_answer_is_counted_too_and_one_without_usage_is_not_guessed(rela
 
 
 def test_only_listed_headers_cross_in_either_direction(relay):
-    returned = {"Set_Cookie": "session=1; Path=/", "X_RateLimit_Limit": "9", "X_Request_Id": "theirs-1"}
+    returned = {
+        "Set_Cookie": "session=1; Path=/",
+        "X_RateLimit_Limit": "9",
+        "X_Request_Id": "theirs-1",
+        "Keep_Alive": "timeout=9",
+    }
     relay.upstream.script = always(answer(body=completion(), **returned))
     given = {
         "X-Request-Id": "ours-1",
@@ -166,6 +173,11 @@ def test_only_listed_headers_cross_in_either_direction(relay):
         "OpenAI-Organization": "org",
         "X-Forwarded-For": "10.0.0.1",
         "X-Api-Key": KEY,
+        # for one hop alone
+        "TE": "trailers",
+        "Keep-Alive": "timeout=9",
+        "Proxy-Authorization": f"Basic {KEY}",
+        "Proxy-Connection": "keep-alive",
     }
 
     answers = [

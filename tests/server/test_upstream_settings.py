@@ -19,7 +19,6 @@ URL = "http://127.0.0.1:9/v1"
         (("--upstream-model", "x"), "--upstream-model does nothing"),
         (("--engine", "upstream", "--upstream", URL, "--kv-type", "q8_0"), "--kv-type does nothing"),
         (("--engine", "upstream", "--upstream", URL, "--fairness", "none"), "--fairness does nothing"),
-        (("--engine", "upstream", "--upstream", URL, "--ledger", "usage.db"), "--ledger does nothing"),
         (("--engine", "upstream", "--upstream", URL, "--slots", "0"), "slots is 0"),
         (("--engine", "upstream", "--upstream", URL, "--upstream-timeout", "nan"), "--upstream-timeout"),
         (("--engine", "upstream", "--upstream", URL, "--upstream-key-file", "no-such-file"), "no-such-file"),
@@ -57,13 +56,6 @@ def test_what_is_no_plain_url_is_refused_and_not_repeated(url):
 )
 def test_a_url_without_a_path_gets_the_usual_one(url, completed):
     assert UpstreamConfig(url=url, model="m").checked().url == completed
-
-
-def test_limits_that_would_not_be_kept_are_refused(tmp_path):
-    (tmp_path / "keys").write_text("s3cret name=alice concurrent=2\n")
-    error = refused(serve("--engine", "upstream", "--upstream", URL, "--api-key-file", tmp_path / "keys"))
-    assert "alice has limits" in error
-    assert "s3cret" not in error
 
 
 def test_the_key_comes_from_the_file_or_else_from_the_environment(tmp_path, monkeypatch):

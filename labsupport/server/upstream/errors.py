@@ -24,10 +24,14 @@ LONGEST_RETRY_SECONDS = 24 * 3600
 logger = logging.getLogger("labsupport.server")
 
 
+class Lost(ApiError):
+    """The exchange broke off: what the upstream did of the request, nobody here knows."""
+
+
 def from_status(status: int, body: bytes, *, key: str | None, retry_after: str = "") -> ApiError:
     """The error for an answer that is no 200. `retry_after` is the value of that header, if it came."""
     said = _error_object(body)
-    words = _words(said, key)
+    words = _shown(said.get("message", said.get("detail")), key)
     if status in (401, 403):  # providers repeat parts of the key in these
         words = ""
     logger.warning("the upstream answered %d: %r", status, words)
@@ -38,8 +42,8 @@ def from_status(status: int, body: bytes, *, key: str | None, retry_after: str =
             return ApiError(
                 status,
                 f"{answered}: {words}" if words else f"{answered} and said no more.",
-                param=_short_text(said.get("param")),
-                code=_short_text(said.get("code")) or "upstream_refused",
+                param=_name(said.get("param"), key),
+                code=_name(said.get("code"), key) or "upstream_refused",
             )
         case 429:
             return ApiError(
@@ -91,9 +95,9 @@ def from_transport(error: httpx.RequestError, *, answer_began: bool) -> ApiError
                 503, "The upstream cannot be reached.", code="upstream_unreachable", retry_after_seconds=1
             )
         case httpx.TimeoutException():
-            return ApiError(504, f"The upstream fell silent {when}.", code="upstream_timeout")
+            return Lost(504, f"The upstream fell silent {when}.", code="upstream_timeout")
         case _:
-            return ApiError(502, f"The upstream broke off {when}.", code="upstream_disconnected")
+            return Lost(502, f"The upstream broke off {when}.", code="upstream_disconnected")
 
 
 def bad_answer(problem: str) -> ApiError:
@@ -132,16 +136,16 @@ def _error_object(body: bytes) -> dict[str, Any]:
     return said if isinstance(said, dict) else {"message": said}
 
 
-def _words(said: dict[str, Any], key: str | None) -> str:
-    """The upstream's own message, without its key and no longer than a person reads."""
-    words = said.get("message", said.get("detail"))
-    if not isinstance(words, str):
-        return ""
+def _shown(said: object, key: str | None) -> str:
+    """The upstream's own words, "" if there are none, without its key and no longer than a person reads."""
+    words = said if isinstance(said, str) else ""
     if key:
         words = words.replace(key, "[key]")
     most = LONGEST_MESSAGE_CHARACTERS
     return words if len(words) <= most else f"{words[:most]}…"
 
 
-def _short_text(value: object) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= 100 else None
+def _name(said: object, key: str | None) -> str | None:
+    """The name of a parameter or a code, if it is short enough to be one."""
+    words = _shown(said, key)
+    return words if 0 < len(words) <= 100 else None

@@ -25,9 +25,9 @@ class EventParser:
 
     def __init__(self, *, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._line: list[bytes] = []
+        self._line = bytearray()
         self._data: list[bytes] = []
-        self._line_bytes = self._data_bytes = 0
+        self._data_bytes = 0
         self._ended_with_return = False
 
     def feed(self, piece: bytes) -> list[bytes]:
@@ -38,8 +38,8 @@ class EventParser:
         events = []
         *ended, unfinished = _LINE_END.split(piece)
         for end in ended:
-            line = b"".join([*self._line, end])
-            self._line, self._line_bytes = [], 0
+            line = bytes(self._line + end)
+            self._line.clear()
             name, _, value = line.partition(b":")
             if name == b"data":
                 self._data.append(value.removeprefix(b" "))
@@ -48,9 +48,7 @@ class EventParser:
                 if self._data:
                     events.append(b"\n".join(self._data))
                 self._data, self._data_bytes = [], 0
-        if unfinished:
-            self._line.append(unfinished)
-            self._line_bytes += len(unfinished)
-        if self._line_bytes + self._data_bytes > self._limit_bytes:
+        self._line += unfinished
+        if len(self._line) + self._data_bytes > self._limit_bytes:
             raise EventTooLarge
         return events

@@ -1,8 +1,8 @@
 """One request, carried to the upstream and its answer back.
 
-Right means: every event leaves as it comes, with our name for the model and without the usage that only we
-asked for; an answer that is not OpenAI's, or not whole, is an error and never passes for one; and however the
-exchange ends, its place is given back and it is counted once.
+Right means: every event leaves as it comes, with our name for the model, our id for the answer and without
+the usage that only we asked for; an answer that is not OpenAI's, or not whole, is an error and never passes
+for one; and however the exchange ends, its place is given back and it is accounted for once.
 """
 
 from __future__ import annotations
@@ -17,34 +17,32 @@ from typing import Any
 import httpx
 import msgspec
 
+from labsupport.server.accounts import Accounts, Request
 from labsupport.server.errors import ApiError
-from labsupport.server.limits import Admission
 from labsupport.server.streaming import DONE, event
-from labsupport.server.upstream import errors
+from labsupport.server.upstream import errors, headers
 from labsupport.server.upstream.event_parser import EventParser, EventTooLarge
 from labsupport.server.upstream.link import Upstream, beginning
-from labsupport.server.upstream.meter import Meter
+from labsupport.server.upstream.meter import UpstreamMeter
 
 LARGEST_ANSWER_BYTES = 64 * 2**20
 LARGEST_EVENT_BYTES = 8 * 2**20
 LONGEST_GOODBYE_SECONDS = 1.0
-RETURNED_HEADERS = ("x-request-id",)
-"""What of the upstream's headers our client sees; `Retry-After` is read, and written anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
     """What one request asks of the upstream.
 
+    request: what its account needs to know of it.
     route: below the upstream's base URL.
-    sequences: how many choices the answer will have, over all prompts.
     include_usage: whether the client asked for the last chunk, with the usage.
     """
 
+    request: Request
     route: str
     body: bytes
     headers: Mapping[str, str]
-    sequences: int
     include_usage: bool
 
 
@@ -54,40 +52,45 @@ class Exchange:
     returned_headers: for our client; empty until the upstream has answered.
     """
 
-    def __init__(
-        self, order: Order, upstream: Upstream, admission: Admission, meter: Meter, *, model: str
-    ) -> None:
+    def __init__(self, order: Order, upstream: Upstream, accounts: Accounts, meter: UpstreamMeter) -> None:
         self._order = order
         self._upstream = upstream
-        self._admission = admission
+        self._accounts = accounts
         self._meter = meter
-        self._model = model
+        # The upstream's own id may be anybody's, and this one is in the ledger before the upstream answers.
+        self._head = {"id": order.request.id, "model": order.request.model}
         self.returned_headers: dict[str, str] = {}
 
     async def whole(self) -> bytes:
         """The answer as JSON. Raises ApiError, as `events` does before its first event."""
-        async with self._asked("application/json") as response:
-            body = bytearray()
-            async for piece in response.aiter_bytes():
-                body += piece
-                if len(body) > LARGEST_ANSWER_BYTES:
-                    raise errors.bad_answer(f"with more than {LARGEST_ANSWER_BYTES} bytes")
-            answer = self._read(body, is_chunk=False)
-            if not answer.get("choices"):
-                raise errors.bad_answer("without choices")
-            return _json(answer | {"model": self._model})
+        async with self._accounts.open(self._order.request, self._meter) as account:
+            async with self._asked("application/json") as pieces:
+                body = bytearray()
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > LARGEST_ANSWER_BYTES:
+                        raise errors.bad_answer(f"with more than {LARGEST_ANSWER_BYTES} bytes")
+                answer = self._read(body, is_chunk=False)
+                if not answer.get("choices"):
+                    raise errors.bad_answer("without choices")
+                written = _json(answer | self._head)
+            await account.finish()
+            return written
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; a failure after the first becomes an event and the end."""
         is_open = False
         try:
-            async with self._asked("text/event-stream") as response:
-                pieces = response.aiter_bytes()
+            async with (
+                self._accounts.open(self._order.request, self._meter) as account,
+                self._asked("text/event-stream") as pieces,
+            ):
                 async with contextlib.aclosing(self._chunks(pieces)) as chunks:
                     async for chunk in chunks:
                         if self._is_shown(chunk):
-                            yield b"data: " + _json(chunk) + b"\n\n"
+                            yield b"data: " + _json(chunk | self._head) + b"\n\n"
                             is_open = True
+                await account.finish()
                 yield DONE
                 await _read_to_end(pieces)
         except ApiError as error:
@@ -96,29 +99,27 @@ class Exchange:
             yield event(error.body)
 
     @contextlib.asynccontextmanager
-    async def _asked(self, content_type: str) -> AsyncIterator[httpx.Response]:
-        """The upstream's answer, when our limits let us ask and it is of the right kind."""
-        order = self._order
-        with self._admission.admit(order.sequences):
-            reason = "abort"
+    async def _asked(self, content_type: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Wait for a turn and ask; the bytes of an answer that is of the right kind."""
+        order, was_answered = self._order, False
+        async with self._upstream.turn(order.request.sequences, order.request.key):
+            self._meter.sends()
             try:
-                async with self._upstream.turn(order.sequences):
-                    self._meter.left_queue()
-                    async with self._upstream.post(
-                        order.route, order.body, headers=order.headers
-                    ) as response:
-                        self._meter.was_answered = True
-                        self.returned_headers = _returned(response)
-                        await self._refuse_other_than(content_type, response)
-                        yield response
-                reason = "stop"
-            except ApiError:
-                reason = "error"
+                async with self._upstream.post(order.route, order.body, headers=order.headers) as response:
+                    was_answered = True
+                    self.returned_headers = headers.crossing(response.headers, headers.RETURNED)
+                    await self._refuse_other_than(content_type, response)
+                    yield response.aiter_raw()
+            except ApiError as error:
+                if not was_answered and not isinstance(error, errors.Lost):
+                    self._meter.was_refused()
                 raise
-            finally:
-                self._meter.close(reason)
 
     async def _refuse_other_than(self, content_type: str, response: httpx.Response) -> None:
+        # It was asked for none. A kilobyte on the wire can be a megabyte of answer, or of nothing.
+        encoding = response.headers.get("content-encoding", "").lower()
+        if encoding not in ("", "identity"):
+            raise errors.bad_answer(f"compressed ({encoding[:100]}), though it was asked not to")
         given = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if given != content_type:
             if given == "application/json":  # an error, perhaps, that forgot its status
@@ -157,14 +158,9 @@ class Exchange:
 
     def _is_shown(self, chunk: dict[str, Any]) -> bool:
         """Whether the client gets this chunk, which is changed for its eyes."""
-        chunk["model"] = self._model
         if self._order.include_usage:
             return True
         return chunk.pop("usage", None) is None or bool(chunk.get("choices"))
-
-
-def _returned(response: httpx.Response) -> dict[str, str]:
-    return {name: response.headers[name] for name in RETURNED_HEADERS if name in response.headers}
 
 
 async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
@@ -177,9 +173,16 @@ async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
 
 def _json(data: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which only JSON's escapes can say
-        return json.dumps(data, separators=(",", ":")).encode()
+        try:
+            return _dumped(data, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # half a surrogate pair, which only JSON's escapes can say
+            return _dumped(data, ensure_ascii=True).encode()
+    except (ValueError, RecursionError) as error:
+        raise errors.bad_answer("with a number or a nesting that cannot be passed on") from error
+
+
+def _dumped(data: dict[str, Any], *, ensure_ascii: bool) -> str:
+    return json.dumps(data, ensure_ascii=ensure_ascii, allow_nan=False, separators=(",", ":"))
 
 
 def _refuse_constant(name: str) -> None:

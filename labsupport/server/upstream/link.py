@@ -20,6 +20,7 @@ from labsupport.engine.messages import StepReport
 from labsupport.server import auth
 from labsupport.server.upstream import errors
 from labsupport.server.upstream.config import UpstreamConfig
+from labsupport.server.upstream.turns import Turns
 
 PROBE_EVERY_SECONDS = 5.0
 PROBE_AGAIN_SECONDS = 1.0
@@ -42,7 +43,7 @@ class Upstream:
     def __init__(self, config: UpstreamConfig) -> None:
         self.config = config
         self._client = _client(config)
-        self._turns = asyncio.Semaphore(config.connections)
+        self._turns = Turns(config.connections)
         self._waiting = self._running = 0
         self._probing: asyncio.Task[None] | None = None
         self.status = "connecting"
@@ -73,19 +74,19 @@ class Upstream:
         return StepReport(time=time.monotonic(), running=self._running, waiting=self._waiting)
 
     @contextlib.asynccontextmanager
-    async def turn(self, sequences: int) -> AsyncIterator[None]:
-        """Wait for a turn to ask and hold it for the block."""
+    async def turn(self, sequences: int, key: str) -> AsyncIterator[None]:
+        """Wait for a turn of this key to ask, and hold it for the block."""
         self._waiting += sequences
-        try:
-            await self._turns.acquire()
-        finally:
-            self._waiting -= sequences
-        self._running += sequences
-        try:
-            yield
-        finally:
-            self._running -= sequences
-            self._turns.release()
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._turns.hold(key))
+            finally:
+                self._waiting -= sequences
+            self._running += sequences
+            try:
+                yield
+            finally:
+                self._running -= sequences
 
     @contextlib.asynccontextmanager
     async def post(
@@ -136,9 +137,9 @@ class Upstream:
 
 
 async def beginning(response: httpx.Response) -> bytes:
-    """As much of an error's body as is worth reading."""
+    """As much of an error's body as is worth reading, as it came: a compressed one says nothing."""
     body = b""
-    async for piece in response.aiter_bytes():
+    async for piece in response.aiter_raw():
         body += piece
         if len(body) > LARGEST_ERROR_BYTES:
             break

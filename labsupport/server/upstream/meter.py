@@ -8,25 +8,43 @@ is in `upstream_requests_without_usage`.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 from prometheus_client import Counter
 
+from labsupport.server.answers import Usage
+from labsupport.server.meter import Meter
 from labsupport.server.metrics import PREFIX, Metrics
 
 FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call", "abort"})
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""2^53: no answer is so long, and neither SQLite nor a 64-bit float can hold every number above it."""
+_NOTHING = Usage.of(prompt_tokens=0, cached_tokens=0, completion_tokens=0)
 
 
 class PromptDetails(msgspec.Struct):
     cached_tokens: Count | None = None
 
 
-class Usage(msgspec.Struct):
-    prompt_tokens: Count = 0
-    completion_tokens: Count | None = 0
+class SaidUsage(msgspec.Struct):
+    """`usage`, which some servers leave empty until the last chunk."""
+
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: PromptDetails | None = None
+
+    def read(self) -> Usage | None:
+        """None if it does not say both numbers. There cannot be more tokens cached than there are."""
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
+        cached_tokens = (self.prompt_tokens_details and self.prompt_tokens_details.cached_tokens) or 0
+        return Usage.of(
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=min(cached_tokens, self.prompt_tokens),
+            completion_tokens=self.completion_tokens,
+        )
 
 
 class Choice(msgspec.Struct):
@@ -46,7 +64,7 @@ class Answer(msgspec.Struct):
     """The part of a chunk, or of a whole answer, that is counted."""
 
     choices: list[Choice] | None = None
-    usage: Usage | None = None
+    usage: SaidUsage | None = None
 
 
 class Meters:
@@ -56,42 +74,49 @@ class Meters:
         self._metrics = metrics
         self._without_usage = Counter(
             f"{PREFIX}upstream_requests_without_usage",
-            "HTTP requests that the upstream worked on without saying how many tokens they had.",
+            "HTTP requests that the upstream was sent and may have worked on, "
+            "and never said how many tokens they had.",
             ["model_name"],
             registry=metrics.registry,
         ).labels(model)
 
-    def open(self, sequences: int, *, arrived: float) -> Meter:
-        return Meter(self._metrics, self._without_usage, sequences, arrived)
+    def open(self, sequences: int, *, arrived: float) -> UpstreamMeter:
+        return UpstreamMeter(self._metrics, self._without_usage, sequences, arrived=arrived)
 
 
-class Meter:
-    """One request, from its arrival to its end. `usage` is None until the upstream has said it.
+class UpstreamMeter(Meter):
+    """One request, from its arrival to its end: used nothing until it is sent, and then what is not known."""
 
-    was_answered: whether the upstream took the request; set by whoever saw its 200.
-    finish_reasons: of every choice, empty while it has none.
-    """
-
-    def __init__(self, metrics: Metrics, without_usage: Counter, sequences: int, arrived: float) -> None:
+    def __init__(self, metrics: Metrics, without_usage: Counter, sequences: int, *, arrived: float) -> None:
+        super().__init__([metrics.watch(0, arrived=arrived) for _ in range(sequences)])
         self._metrics = metrics
         self._without_usage = without_usage
         self._arrived = arrived
-        self._watches = [metrics.watch(0, arrived=arrived) for _ in range(sequences)]
-        self._sent = False
-        self.was_answered = False
-        self.finish_reasons = [""] * sequences
-        self.usage: Usage | None = None
+        self._usage: Usage | None = _NOTHING
+        self._finish_reasons = [""] * sequences
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._usage
+
+    @property
+    def finish_reasons(self) -> Sequence[str]:
+        return self._finish_reasons
 
     @property
     def is_complete(self) -> bool:
         """Whether every choice has ended."""
-        return all(self.finish_reasons)
+        return all(self._finish_reasons)
 
-    def left_queue(self) -> None:
-        """The request is about to be sent."""
-        self._sent = True
+    def sends(self) -> None:
+        """The request is about to be sent; from here on the upstream alone knows what it uses."""
+        self._usage = None
         for watch in self._watches:
             watch.left_queue(time.monotonic() - self._arrived)
+
+    def was_refused(self) -> None:
+        """The upstream did not work on it."""
+        self._usage = _NOTHING
 
     def saw(self, answer: dict[str, Any], *, is_chunk: bool) -> None:
         """Count a chunk or a whole answer. Raises msgspec.ValidationError if it has not OpenAI's shape."""
@@ -104,20 +129,18 @@ class Meter:
                 watch.heard()
             if choice.finish_reason:
                 known = choice.finish_reason in FINISH_REASONS  # a label of metrics must not be anything
-                self.finish_reasons[choice.index] = choice.finish_reason if known else "other"
-                watch.end(self.finish_reasons[choice.index])
-        self.usage = seen.usage or self.usage
+                self._finish_reasons[choice.index] = choice.finish_reason if known else "other"
+                watch.end(self._finish_reasons[choice.index])
+        self._usage = (seen.usage and seen.usage.read()) or self._usage
 
-    def close(self, reason: str) -> None:
-        """The request ended; choices that had not are counted with this reason."""
-        for watch in self._watches:
-            watch.end(reason)
-        if self.usage is not None:
-            details = self.usage.prompt_tokens_details
-            self._metrics.used(
-                prompt_tokens=self.usage.prompt_tokens,
-                cached_tokens=(details and details.cached_tokens) or 0,
-                generation_tokens=self.usage.completion_tokens or 0,
-            )
-        elif self.was_answered or (self._sent and reason == "abort"):
+    def end(self, reason: str) -> None:
+        """As every meter, and count what the upstream said was used."""
+        super().end(reason)
+        if self._usage is None:
             self._without_usage.inc()
+        else:
+            self._metrics.used(
+                prompt_tokens=self._usage.prompt_tokens,
+                cached_tokens=self._usage.prompt_tokens_details.cached_tokens,
+                generation_tokens=self._usage.completion_tokens,
+            )

@@ -8,28 +8,27 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from labsupport.server.answers import ChatCompletion, TextCompletion
+from labsupport.server.accounts import Accounts
+from labsupport.server.accounts import Request as Admitted
+from labsupport.server.answers import ChatCompletion, TextCompletion, new_id
 from labsupport.server.auth import key_name
 from labsupport.server.errors import ApiError
-from labsupport.server.limits import Admission
 from labsupport.server.metrics import Metrics
 from labsupport.server.priorities import Priorities
 from labsupport.server.protocol import TokenizeRequest
 from labsupport.server.streaming import respond
+from labsupport.server.upstream import headers
+from labsupport.server.upstream.estimate import prompt_tokens
 from labsupport.server.upstream.exchange import Exchange, Order
 from labsupport.server.upstream.link import Upstream
 from labsupport.server.upstream.meter import Meters
 from labsupport.server.upstream.requests import RelayedChat, RelayedCompletion, body_for
 
-FORWARDED_HEADERS = ("x-request-id", "traceparent", "tracestate")
-"""What of our client's headers the upstream sees: what ties the logs of both together, and no key."""
-LONGEST_HEADER_CHARACTERS = 512
-
 
 def add_routes(
     app: FastAPI,
     upstream: Upstream,
-    admission: Admission,
+    accounts: Accounts,
     metrics: Metrics,
     *,
     name: str,
@@ -43,31 +42,41 @@ def add_routes(
     """
     meters = Meters(metrics, name)
 
-    async def relay(route: str, request: Request, asked: RelayedChat | RelayedCompletion) -> Response:
+    async def relay(request: Request, asked: RelayedChat | RelayedCompletion, prefix: str) -> Response:
         arrived = time.monotonic()
         refuse_unknown(asked.model)
         priority = priorities.of(key_name(request), asked.priority)
         given = await request.json() | ({"priority": priority} if priority else {})
-        order = Order(
-            route=route,
-            body=body_for(upstream.config.model, given, stream=bool(asked.stream)),
-            headers=_forwarded(request),
+        longest = asked.completion_limit(0)  # of one choice; 0 if nothing limits it
+        admitted = Admitted(
+            id=new_id(prefix),
+            key=key_name(request),
+            route=request.url.path,
+            model=name,
+            arrived=arrived,
             sequences=asked.sequences,
+            most_tokens=prompt_tokens(given) + asked.sequences * longest,
+            is_unbounded=longest == 0,
+        )
+        order = Order(
+            request=admitted,
+            route=request.url.path.removeprefix("/v1/"),
+            body=body_for(upstream.config.model, given, stream=bool(asked.stream)),
+            headers=headers.crossing(request.headers, headers.FORWARDED),
             include_usage=asked.include_usage,
         )
-        meter = meters.open(order.sequences, arrived=arrived)
-        exchange = Exchange(order, upstream, admission, meter, model=name)
+        exchange = Exchange(order, upstream, accounts, meters.open(asked.sequences, arrived=arrived))
         response = await respond(request.receive, exchange.events() if asked.stream else exchange.whole())
-        response.headers.update(exchange.returned_headers)
+        response.headers.update(exchange.returned_headers | accounts.headers(admitted.key))
         return response
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion)
     async def chat(request: Request, asked: RelayedChat) -> Response:
-        return await relay("chat/completions", request, asked)
+        return await relay(request, asked, "chatcmpl")
 
     @app.post("/v1/completions", response_model=TextCompletion)
     async def complete(request: Request, asked: RelayedCompletion) -> Response:
-        return await relay("completions", request, asked)
+        return await relay(request, asked, "cmpl")
 
     @app.post("/tokenize")
     async def tokenize(asked: TokenizeRequest) -> dict[str, Any]:
@@ -78,12 +87,3 @@ def add_routes(
             "the usage of an answer says how many tokens its prompt had.",
             code="no_tokenizer",
         )
-
-
-def _forwarded(request: Request) -> dict[str, str]:
-    headers = {name: request.headers.get(name, "") for name in FORWARDED_HEADERS}
-    return {
-        name: value
-        for name, value in headers.items()
-        if value and value.isascii() and len(value) <= LONGEST_HEADER_CHARACTERS
-    }
