@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from labsupport.engine.messages import (
     Submit,
     ToEngine,
 )
+from labsupport.engine.snapshot import Snapshot, Watch
 from labsupport.engine.validation import RequestRefused, refuse_impossible
 from labsupport.errors import LabsupportError
 
@@ -86,6 +87,7 @@ class EngineClient:
         self._heard = 0.0
         self._requests: dict[str, asyncio.Queue[Delta | EngineDied]] = {}
         self._questions: dict[str, asyncio.Future[Integrity]] = {}
+        self._on_snapshot: Callable[[Snapshot], None] | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._failure = "the engine is not running"
 
@@ -193,6 +195,11 @@ class EngineClient:
         finally:
             del self._questions[question_id]
 
+    def watch(self, on_snapshot: Callable[[Snapshot], None], *, seconds: float) -> None:
+        """Be called with snapshots of the engine at work for so long; 0 ends it. Renew it to go on."""
+        self._on_snapshot = on_snapshot if seconds else None
+        self._send(Watch(seconds=seconds))
+
     async def close(self) -> None:
         """End the process and whatever still runs in it. Safe to repeat."""
         if self._supervisor:
@@ -289,6 +296,9 @@ class EngineClient:
             for delta in message.deltas:
                 if inbox := self._requests.get(delta.request_id):
                     inbox.put_nowait(delta)
+        elif isinstance(message, Snapshot):
+            if self._on_snapshot:
+                self._on_snapshot(message)
         elif isinstance(message, Integrity):
             answer = self._questions.get(message.question_id)
             if answer and not answer.done():
