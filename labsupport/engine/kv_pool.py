@@ -8,7 +8,7 @@ prefix. Memory knows no policy: whom to admit and what to drop is the scheduler'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 
 class KVPool:
@@ -52,7 +52,7 @@ class KVPool:
         """How many tokens a slot holds."""
         return len(self._cells[slot])
 
-    def holdings(self) -> Mapping[int, Sequence[int]]:
+    def holdings(self) -> Mapping[int, list[int]]:
         """The cells of every slot in use, open or retired, in its tokens' order; not to be changed."""
         return self._cells
 

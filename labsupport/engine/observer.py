@@ -60,8 +60,9 @@ class Observer:
         return self._snapshot(plan, now)
 
     def _forget(self) -> None:
-        self._was_watching = self._was_busy = False
-        self._due = -math.inf
+        self._was_watching: bool = False
+        self._was_busy: bool = False
+        self._due: float = -math.inf
         self._places: dict[str, int] = {}
         self._steps: list[StepView] = []
         self._prompt_tokens = self._generated_tokens = 0

@@ -7,7 +7,7 @@ exactly one stretch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from labsupport.engine.prefix_cache import common_prefix
@@ -21,12 +21,12 @@ class Stretch(NamedTuple):
     slots: tuple[int, ...]
 
 
-def stretches(cells: Mapping[int, Sequence[int]]) -> Iterator[Stretch]:
+def stretches(cells: Mapping[int, list[int]]) -> Iterator[Stretch]:
     """The stretches of some slots, given each one's cells in order; a branch follows its trunk."""
     yield from _branches(cells, list(cells), start=0)
 
 
-def _branches(cells: Mapping[int, Sequence[int]], slots: list[int], *, start: int) -> Iterator[Stretch]:
+def _branches(cells: Mapping[int, list[int]], slots: list[int], *, start: int) -> Iterator[Stretch]:
     """What `slots`, alike as far as `start`, hold from there on."""
     by_next: dict[int, list[int]] = {}
     for slot in slots:
