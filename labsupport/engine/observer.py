@@ -35,6 +35,14 @@ class Observer:
         self._interval_seconds = 0.0
         self._forget()
 
+    def _forget(self) -> None:
+        self._was_watching = False
+        self._was_busy = False
+        self._due = -math.inf
+        self._places: dict[str, int] = {}
+        self._steps: list[StepView] = []
+        self._prompt_tokens = self._generated_tokens = 0
+
     def watch(self, wish: Watch, now: float) -> None:
         """Begin, go on or stop."""
         self._until = now + wish.seconds if wish.seconds > 0 else -math.inf
@@ -58,14 +66,6 @@ class Observer:
             return None
         self._due = now + self._interval_seconds
         return self._snapshot(plan, now)
-
-    def _forget(self) -> None:
-        self._was_watching: bool = False
-        self._was_busy: bool = False
-        self._due: float = -math.inf
-        self._places: dict[str, int] = {}
-        self._steps: list[StepView] = []
-        self._prompt_tokens = self._generated_tokens = 0
 
     def _count(self, plan: Plan) -> None:
         decodes = sum(
@@ -135,8 +135,10 @@ class Observer:
         )
 
     def _segments(self) -> tuple[SegmentView, ...]:
-        scheduler = self._scheduler
+        """Whose the cells are; what runs comes before what is only kept."""
+        scheduler, holdings = self._scheduler, self._scheduler.pool.holdings()
         runs_in = {sequence.slot: short_name(sequence.request_id) for sequence in scheduler.running}
+        order = sorted(holdings, key=lambda slot: slot not in runs_in)
         return tuple(
             SegmentView(
                 start=stretch.start,
@@ -144,5 +146,5 @@ class Observer:
                 holders=tuple(runs_in.get(slot, f"kept {slot}") for slot in stretch.slots),
                 is_kept=all(slot in scheduler.cache for slot in stretch.slots),
             )
-            for stretch in stretches(scheduler.pool.holdings())
+            for stretch in stretches({slot: holdings[slot] for slot in order})
         )

@@ -3,7 +3,7 @@
 A page of any web site can have its own name resolve to 127.0.0.1 once it is loaded (DNS rebinding); the
 browser then lets its scripts read a server on this computer, which is loopback's only lock. What such a
 request cannot hide is the name that it was made for, in `Host`. Right means: a request whose host is neither
-localhost nor a loopback address gets 421 (RFC 9110, 15.5.20). A server with keys needs none of this: the site has no key.
+localhost nor a loopback address gets 421 (RFC 9110, 15.5.20). With keys it is not needed: no site has one.
 """
 
 from __future__ import annotations

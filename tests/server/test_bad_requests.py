@@ -195,7 +195,7 @@ NO_HTTP = {
     "two lengths": b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
     b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
     "a negative length": b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
-    "a broken chunk": b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    "a broken chunk": b"POST /v1/completions HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\n"
     b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
 }
 

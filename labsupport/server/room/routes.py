@@ -6,17 +6,15 @@ they need no key; the stream does.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pydantic
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
+from labsupport.server.room import FRONT
 from labsupport.server.room.hub import Hub
 from labsupport.server.room.sessions import COOKIE_PATH, EVENTS_PATH, Sessions
 from labsupport.server.streaming import respond
 
-FRONT = Path(__file__).parent / "front"
 SESSION_PATH = f"{COOKIE_PATH}/session"
 _PARTS = {
     "room.js": "text/javascript",

@@ -115,13 +115,13 @@ function build(root, id) {
       "requests that are with it or wait for their turn, and what its answers report: tokens are counted when " +
       "an answer says how many it had, so often only at its end.",
   );
+  const cells = figure(view, id, "cells", "KV cells, by sequence",
+    "Each line is a sequence, from its first token on. A prefix that several have in common is there once, " +
+      "across all their lines. What a finished request leaves is kept, as long as nobody needs the room.");
   const figures = [
     figure(view, id, "batch", "The batch",
       "Continuous batching: each line is a slot, and a request takes the first that is free. Its prompt is " +
         "computed in chunks (striped), then it draws one token per step (solid) until it is done and leaves."),
-    figure(view, id, "cells", "KV cells, by sequence",
-      "Each line is a sequence, from its first token on. A prefix that several have in common is there once, " +
-        "across all their lines. What a finished request leaves is kept, as long as nobody needs the room."),
     figure(view, id, "steps", "The last steps",
       "Each column is one step of the model, for all slots at once: first one token for every request that " +
         "is decoding, then as much of the prompts as the step's budget has room for."),
@@ -137,7 +137,7 @@ function build(root, id) {
     view.state,
     view.tiles,
     view.elsewhere,
-    html("div", { class: "pictures" }, ...figures),
+    html("div", { class: "pictures" }, html("div", {}, ...figures), cells),
     html("div", { class: "tables" }, view.requests.whole, view.holdings.whole),
     html("p", { class: "privacy" },
       "No prompt and no answer comes to this page: only counts, lengths and times. A request is named by six " +
@@ -237,14 +237,15 @@ function requestRows(engine) {
   if (!engine) return [];
   const running = engine.running.toSorted((one, other) => one.slot - other.slot).map((one) => {
     const held = engine.segments.filter((segment) => segment.holders.includes(one.name));
-    const others = new Set(held.flatMap((segment) => segment.holders).filter((name) => name !== one.name));
+    const others = new Set(held.flatMap((segment) => segment.holders));
+    others.delete(one.name);
     const done = Math.min(one.computed_tokens, one.prompt_tokens);
     const cached = one.cached_tokens ? ` (${number(one.cached_tokens)} from the cache)` : "";
     return [
       one.name, one.phase === "prompt" ? "prompt" : "decoding", one.slot,
       `${number(done)} of ${number(one.prompt_tokens)}${cached}`,
       `${number(one.generated_tokens)} of at most ${number(one.max_tokens)}`,
-      number(one.step_tokens), number(total(held)), [...others].join(", ") || "nobody",
+      number(one.step_tokens), number(total(held)), others.size ? inWords([...others]) : "nobody",
     ];
   });
   const waiting = engine.waiting.map((one) => [
@@ -257,14 +258,23 @@ function requestRows(engine) {
 }
 
 function holdingRows(engine) {
-  return (engine?.segments ?? []).map((segment) => [
-    segment.holders.join(", "), number(segment.cells), number(segment.start), stateOf(segment),
+  const [kept, used] = [true, false].map((is) => (engine?.segments ?? []).filter((one) => one.is_kept === is));
+  const rows = used.map((one) => [
+    inWords(one.holders), number(one.cells), number(one.start), one.holders.length > 1 ? "in use, shared" : "in use",
   ]);
+  if (kept.length) {
+    const holders = [...new Set(kept.flatMap((one) => one.holders))];
+    rows.push([inWords(holders), number(total(kept)), "", "kept, for who begins alike"]);
+  }
+  return rows;
 }
 
-function stateOf(segment) {
-  if (segment.is_kept) return "kept for its prefix";
-  return segment.holders.length > 1 ? "in use, shared" : "in use";
+/** Holders' names, those of kept prefixes as their number alone. */
+function inWords(holders) {
+  const names = holders.filter((name) => !name.startsWith("kept "));
+  const kept = holders.length - names.length;
+  if (kept) names.push(count(kept, "kept prefix", "kept prefixes"));
+  return names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names.join("");
 }
 
 // Pictures, every frame
@@ -360,8 +370,8 @@ function drawCells(picture, engine, id) {
     const [x, y] = [left + segment.start * scale, top + first * line];
     const [long, high] = [segment.cells * scale, (last - first + 1) * line - 3];
     shapes.push(bar(x, y, Math.max(long, 1), high, fill ? `url(#${id}-${fill})` : "var(--room-solid)"));
-    const words = isShared ? `${segment.cells}, shared by ${segment.holders.join(" and ")}` : `${segment.cells}`;
-    const shown = [words, `${segment.cells}`].find((text) => text.length * CHARACTER < long - 8);
+    const words = isShared ? `${segment.cells} cells, shared by ${inWords(segment.holders)}` : `${segment.cells}`;
+    const shown = [words, isShared ? `${segment.cells} shared` : words, `${segment.cells}`].find((text) => text.length * CHARACTER < long - 8);
     if (shown && line >= 11) {
       shapes.push(label(x + 5, y + high / 2 + 4, shown, { class: fill ? "plate" : "on-solid" }));
     }
@@ -527,8 +537,8 @@ function total(segments) {
   return segments.reduce((sum, segment) => sum + segment.cells, 0);
 }
 
-function count(amount, noun) {
-  return `${number(amount)} ${noun}${amount === 1 ? "" : "s"}`;
+function count(amount, noun, nouns = `${noun}s`) {
+  return `${number(amount)} ${amount === 1 ? noun : nouns}`;
 }
 
 function number(value) {
