@@ -5,12 +5,14 @@
         display(room)
 
 Right means: what the page shows is shown here, at the same pace, although the browser talks to the notebook's
-kernel alone; and whoever reads the notebook without a kernel still finds the last frame as a table.
+kernel alone; and whoever reads the notebook without a kernel still finds a frame, the one at the time of
+`display`, as words and a table.
 """
 
 from __future__ import annotations
 
 import html
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anywidget
@@ -23,12 +25,16 @@ from labsupport.server.room import FRONT
 if TYPE_CHECKING:
     from labsupport.server.launch import Server
 
+FIRST_FRAME_SECONDS = 3.0
+"""How long a cell waits for the frame that it leaves behind for readers without a kernel."""
+
 
 class EngineRoom(anywidget.AnyWidget):
     """Shows a server's engine at work, from now until `close()` or the server's end.
 
     server: what `labsupport.serve` gave, or the URL of any server of this course, with `api_key` if it wants
-        one. frame: the newest frame as `labsupport.server.room.frame` describes it, {} before the first.
+        one. frame: the newest frame as `labsupport.server.room.frame` describes it, {} before the first;
+        with `said`, why, while none comes.
     """
 
     _esm = FRONT / "room.js"
@@ -41,6 +47,7 @@ class EngineRoom(anywidget.AnyWidget):
         headers = {} if isinstance(server, str) else server.headers
         if api_key:
             headers = {"Authorization": f"Bearer {api_key}"}
+        self._came = threading.Event()
         self._feed = RoomFeed(self._url, headers, self._show)
 
     def close(self) -> None:
@@ -50,9 +57,11 @@ class EngineRoom(anywidget.AnyWidget):
         super().close()
 
     def _show(self, frame: dict[str, Any]) -> None:
-        self.frame = frame
+        self.frame = self.frame | frame if "said" in frame else frame
+        self._came.set()
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        self._came.wait(FIRST_FRAME_SECONDS)
         bundle = super()._repr_mimebundle_(**options)
         if bundle is None:
             return None

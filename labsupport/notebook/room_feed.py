@@ -20,6 +20,8 @@ GIVE_UP_SECONDS = 30.0
 """How long a server may be away."""
 SILENCE_SECONDS = 10.0
 """A server sends several frames a second: after this it is away."""
+AWAY = "No connection to the server. Trying again every second."
+GONE = "The server is gone. Run this cell again when there is one."
 
 
 class RoomFeed:
@@ -34,6 +36,7 @@ class RoomFeed:
         self._headers = dict(headers)
         self._show = show
         self._closed = threading.Event()
+        self._last_frame = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="engine room", daemon=True)
         self._thread.start()
 
@@ -46,37 +49,32 @@ class RoomFeed:
         self._closed.set()
 
     def _run(self) -> None:
-        last_frame = time.monotonic()
         with httpx.Client(headers=self._headers, timeout=SILENCE_SECONDS) as http:
             while not self._closed.is_set():
                 try:
-                    if self._follow(http):
-                        last_frame = time.monotonic()
+                    said = self._follow(http)
                 except httpx.HTTPError:
-                    pass  # away, or cut off in the middle: told below
-                if self._closed.is_set():
-                    return
-                if time.monotonic() - last_frame > GIVE_UP_SECONDS:
-                    self._show({"said": "The server is gone. Run this cell again when there is one."})
+                    said = AWAY
+                is_over = time.monotonic() - self._last_frame > GIVE_UP_SECONDS
+                if not self._closed.is_set():
+                    self._show({"said": GONE if is_over else said})
+                if is_over:
                     return
                 self._closed.wait(AGAIN_SECONDS)
 
-    def _follow(self, http: httpx.Client) -> bool:
-        """Show frames until the stream ends; whether there were any."""
-        came = False
+    def _follow(self, http: httpx.Client) -> str:
+        """Show frames until the stream ends, and say why it did."""
         with http.stream("GET", self._url) as response:
             if response.status_code != 200:
                 response.read()
-                self._show({"said": _refusal(response)})
-                return False
+                return _refusal(response)
             for line in response.iter_lines():
                 if self._closed.is_set():
-                    return came
+                    break
                 if line:
                     self._show(json.loads(line.removeprefix("data: ")))
-                    came = True
-        self._show({"said": "No connection to the server. Trying again every second."})
-        return came
+                    self._last_frame = time.monotonic()
+        return AWAY
 
 
 def _refusal(response: httpx.Response) -> str:

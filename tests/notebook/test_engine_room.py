@@ -77,7 +77,8 @@ def test_a_server_that_is_gone_is_given_up(monkeypatch):
 
     wait_until(lambda: not feed.is_running)
 
-    assert said[-1] == {"said": "The server is gone. Run this cell again when there is one."}
+    assert said[0] == {"said": room_feed.AWAY}
+    assert said[-1] == {"said": room_feed.GONE}
 
 
 def test_who_has_no_kernel_reads_the_last_frame_as_words_and_a_table():

@@ -45,9 +45,11 @@ class Watcher:
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """The newest frame whenever there is another, up to the last."""
-        while not self._is_over:
+        is_over = False
+        while not is_over:
             await self._news.wait()
             self._news.clear()
+            is_over = self._is_over  # of the frame below: the last can come while this one is being read
             yield self._newest
 
 

@@ -22,14 +22,14 @@ const STATES = {
 
 let rooms = 0;
 
-/** For anywidget: `frame` is the model's newest frame, {} before the first; one with only `said` is words. */
+/** For anywidget: `frame` is the model's newest frame, {} before the first; `said` is why there is no newer. */
 export default {
   render({ model, el }) {
     const room = mount(el);
     const draw = () => {
       const frame = model.get("frame");
       if (frame.status) room.show(frame);
-      else if (frame.said) room.say(frame.said);
+      if (frame.said) room.say(frame.said);
     };
     model.on("change:frame", draw);
     draw();
