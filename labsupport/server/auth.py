@@ -1,7 +1,7 @@
 """Who may call: those with a key of `keys`.
 
-Right means: with keys, every route but the two health routes answers 401 without one, unknown routes
-included; without keys, nobody outside this computer can reach the server at all.
+Right means: with keys, every route but the two health routes and the engine room's page answers 401 without
+one, unknown routes included; without keys, nobody outside this computer can reach the server at all.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ let rooms = 0;
 /** For anywidget: `frame` is the model's newest frame, {} before the first; `said` is why there is no newer. */
 export default {
   render({ model, el }) {
-    const room = mount(el);
+    const room = mount(el, { level: 3 });
     const draw = () => {
       const frame = model.get("frame");
       if (frame.status) room.show(frame);
@@ -40,10 +40,14 @@ export default {
   },
 };
 
-/** Build an empty room in `root`. `show` draws a frame, `lose` says that none come, `say` says anything. */
-export function mount(root) {
+/**
+ * Build an empty room in `root`, whose headings begin at a level of 1 to 5.
+ *
+ * `show` draws a frame, `lose` says that none come, `say` says anything else in their place.
+ */
+export function mount(root, { level = 1 } = {}) {
   const id = `engine-room-${++rooms}`;
-  const view = build(root, id);
+  const view = build(root, id, level);
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
   let frame = null;
   let isPaused = false;
@@ -101,10 +105,10 @@ function announce(view, state, words) {
 
 // The parts
 
-function build(root, id) {
+function build(root, id, level) {
   root.classList.add("engine-room");
-  const view = { root, pictures: {} };
-  view.title = html("h1", {}, "Engine room");
+  const view = { root, pictures: {}, level };
+  view.title = html(`h${level}`, { class: "title" }, "Engine room");
   view.state = html("p", { class: "state", role: "status" });
   view.pause = html("button", { type: "button", "aria-pressed": "false" }, "Pause the picture");
   view.tiles = html("dl", { class: "tiles", "aria-label": "Now" });
@@ -152,7 +156,7 @@ function figure(view, id, name, title, caption) {
   view[`${name}Words`] = html("p", { class: "words" });
   return html(
     "figure", { class: name },
-    html("figcaption", {}, html("h2", { id: `${id}-${name}` }, title), html("p", {}, caption)),
+    html("figcaption", {}, html(`h${view.level + 1}`, { id: `${id}-${name}` }, title), html("p", {}, caption)),
     picture,
     view[`${name}Words`],
   );
