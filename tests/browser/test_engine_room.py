@@ -23,7 +23,7 @@ KEY = "a-key-for-the-room"
 PATIENCE_MILLISECONDS = 180_000
 STEM = "You answer the questions of a team that runs servers, briefly and with numbers. " * 5
 FRAMES = "Number(document.querySelector('.engine-room')?.dataset.frames ?? 0)"
-TWO_SHARE = """() => [...document.querySelectorAll('.tables table')].at(-1).innerText.split('\\n').some(
+TWO_SHARE = """[...document.querySelectorAll('.tables table')].at(-1).innerText.split('\\n').some(
     row => /^[0-9a-f]{6}(, | and )[0-9a-f]{6}/.test(row) && row.includes('in use, shared'))"""
 
 
@@ -56,6 +56,11 @@ def two_requests(server: Server) -> Iterator[None]:
             thread.join()
 
 
+def wait_for(page: Page, expression: str) -> None:
+    """Wait until some JavaScript is true; as a function, for the page's policy forbids to evaluate a string."""
+    page.wait_for_function(f"() => {expression}", timeout=PATIENCE_MILLISECONDS)
+
+
 def open_room(page: Page, url: str) -> list[str]:
     """Open the page; the list that comes back fills with whatever its scripts complain about."""
     complaints: list[str] = []
@@ -75,19 +80,19 @@ def picture_of(page: Page, file: Path) -> Image.Image:
 def test_two_requests_are_seen_in_the_picture_and_in_the_tables(server, tmp_path, width):
     with browser_page(width=width) as page:
         complaints = open_room(page, server.url)
-        page.wait_for_function(f"{FRAMES} > 3")
+        wait_for(page, f"{FRAMES} > 3")
         assert "no request" in page.locator(".tables").inner_text()
         assert "The engine is ready." in page.get_by_role("status").inner_text()
         idle = picture_of(page, tmp_path / "idle.png")
 
         with two_requests(server):
-            page.wait_for_function(TWO_SHARE)
-            page.wait_for_function("document.querySelectorAll('.cells rect.bar[fill*=shared]').length > 0")
+            wait_for(page, TWO_SHARE)
+            wait_for(page, "document.querySelectorAll('.cells rect.bar[fill*=shared]').length > 0")
             busy = picture_of(page, tmp_path / "busy.png")
             assert "decoding" in page.locator(".tables").inner_text()
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
-        page.wait_for_function("document.querySelector('.tables').innerText.includes('no request')")
+        wait_for(page, "document.querySelector('.tables').innerText.includes('no request')")
     assert len(set(idle.getdata())) > 10
     assert busy.size[0] > 0.9 * min(width, 1400) - 64
     assert ImageChops.difference(
@@ -99,7 +104,7 @@ def test_two_requests_are_seen_in_the_picture_and_in_the_tables(server, tmp_path
 def test_it_pauses_by_keyboard_announces_states_alone_and_comes_back_after_a_crash(server):
     with browser_page() as page:
         open_room(page, server.url)
-        page.wait_for_function(f"{FRAMES} > 3")
+        wait_for(page, f"{FRAMES} > 3")
         assert page.locator("[aria-live], [role=status], [role=alert]").count() == 2  # the form's, and this
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Pause the picture"
@@ -114,16 +119,16 @@ def test_it_pauses_by_keyboard_announces_states_alone_and_comes_back_after_a_cra
         assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("Requests")
 
         os.kill(server.get("/debug/engine").json()["pid"], signal.SIGKILL)
-        page.wait_for_function("document.querySelector('[role=status]').innerText.includes('started again')")
-        page.wait_for_function("document.querySelector('[role=status]').innerText.includes('is ready')")
-        page.wait_for_function("document.querySelector('.tiles').innerText.includes('Restarts')")
+        wait_for(page, "document.querySelector('[role=status]').innerText.includes('started again')")
+        wait_for(page, "document.querySelector('[role=status]').innerText.includes('is ready')")
+        wait_for(page, "document.querySelector('.tiles').innerText.includes('Restarts')")
 
 
 def test_who_wants_no_motion_gets_one_picture_a_second(server):
     with browser_page() as page:
         page.emulate_media(reduced_motion="reduce")
         open_room(page, server.url)
-        page.wait_for_function(f"{FRAMES} > 1")
+        wait_for(page, f"{FRAMES} > 1")
         before = page.evaluate(f"[{FRAMES}, performance.now()]")
         page.wait_for_timeout(4000)
         after = page.evaluate(f"[{FRAMES}, performance.now()]")
@@ -144,7 +149,7 @@ def test_a_key_opens_the_room_and_a_wrong_one_is_told_so():
         assert not page.locator("#room").is_visible()
         field.fill(KEY)
         page.keyboard.press("Enter")
-        page.wait_for_function(f"{FRAMES} > 3")
+        wait_for(page, f"{FRAMES} > 3")
         assert not page.locator("#door").is_visible()
         (cookie,) = page.context.cookies(f"{server.url}/room/events")
         assert cookie["httpOnly"]
@@ -153,7 +158,7 @@ def test_a_key_opens_the_room_and_a_wrong_one_is_told_so():
         assert page.evaluate("document.cookie") == ""
 
         page.reload()
-        page.wait_for_function(f"{FRAMES} > 3")  # without being asked again
+        wait_for(page, f"{FRAMES} > 3")  # without being asked again
 
 
 def test_the_same_room_is_live_in_a_notebook_even_while_a_cell_runs(server, tmp_path):
@@ -168,13 +173,13 @@ def test_the_same_room_is_live_in_a_notebook_even_while_a_cell_runs(server, tmp_
     with running_lab(tmp_path) as lab, browser_page() as page:
         opened = Notebook(page, lab, "room.ipynb")
         opened.run_cell(0)
-        page.wait_for_function(f"{FRAMES} > 3", timeout=PATIENCE_MILLISECONDS)
+        wait_for(page, f"{FRAMES} > 3")
         with two_requests(server):
             opened.evaluate(
                 """panel.content.deselectAll(); panel.content.activeCellIndex = 1;
                 window.jupyterapp.commands.execute('notebook:run-cell');"""  # not waited for: it is endless
             )
-            page.wait_for_function(TWO_SHARE, timeout=PATIENCE_MILLISECONDS)
+            wait_for(page, TWO_SHARE)
             page.screenshot(path=tmp_path / "notebook.png")
             (tmp_path / "seen").touch()
         assert opened.errors() == []
