@@ -57,7 +57,7 @@ def two_requests(server: Server) -> Iterator[None]:
 
 
 def wait_for(page: Page, expression: str) -> None:
-    """Wait until some JavaScript is true; as a function, for the page's policy forbids to evaluate a string."""
+    """Wait until some JavaScript is true; a function, for the page's policy forbids to evaluate a string."""
     page.wait_for_function(f"() => {expression}", timeout=PATIENCE_MILLISECONDS)
 
 
