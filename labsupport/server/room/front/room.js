@@ -11,7 +11,7 @@ const CHARACTER = 6.7; // pixels of one character of a label, about
 const STATES = {
   ready: "The engine is ready.",
   loading: "The engine is loading its model.",
-  restarting: "The engine stopped and is being started again. Its requests were answered with an error.",
+  restarting: "The engine is not heard from: it is being started again, or one step takes very long.",
   stopping: "The server is shutting down: it finishes the answers in progress and takes no new ones.",
   connecting: "The server is trying to reach its upstream.",
   unreachable: "The upstream cannot be reached.",
