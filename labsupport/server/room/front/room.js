@@ -434,7 +434,7 @@ function drawSteps(picture, { steps, step_tokens: budget }, id) {
   const boxes = { decodes: "", prompts: "" };
   steps.forEach(([decodes, prompt], index) => {
     const x = width - (steps.length - index) * column;
-    const solid = decodes ? Math.max(2, decodes * scale) : 0;
+    const solid = decodes ? Math.max(4, decodes * scale) : 0;
     boxes.decodes += box(x, top + high - solid, column - 0.6, solid);
     boxes.prompts += box(x, top + high - solid - prompt * scale, column - 0.6, prompt * scale);
   });
