@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="one key a line, then all routes but health need one; after a key may follow name=alice "
         "requests-per-minute=60 tokens-per-minute=20000 concurrent=4 priority=0 weight=1. Tokens are charged "
-        "at the most that a request can use (with an upstream: at an estimate; without max_tokens at all that "
+        "at the most that a request can use (with an upstream: at an estimate; without max_tokens all that "
         "is left) and made right when it ends",
     )
     parser.add_argument(

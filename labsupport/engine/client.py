@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import zmq
 import zmq.asyncio
@@ -31,6 +31,7 @@ from labsupport.engine.messages import (
     ToEngine,
 )
 from labsupport.engine.process import POLL_SECONDS, EngineFailed, EngineProcess
+from labsupport.engine.snapshot import Snapshot, Watch
 from labsupport.engine.validation import RequestRefused, refuse_impossible
 from labsupport.errors import LabsupportError
 
@@ -70,6 +71,7 @@ class EngineClient:
         self._heard = 0.0
         self._requests: dict[str, asyncio.Queue[Delta | EngineDied]] = {}
         self._questions: dict[str, asyncio.Future[Integrity]] = {}
+        self._on_snapshot: Callable[[Snapshot], None] | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._failure = "the engine is not running"
 
@@ -178,6 +180,11 @@ class EngineClient:
         finally:
             del self._questions[question_id]
 
+    def watch(self, on_snapshot: Callable[[Snapshot], None], *, seconds: float) -> None:
+        """Be called with snapshots of the engine at work for so long; 0 ends it. Renew it to go on."""
+        self._on_snapshot = on_snapshot if seconds else None
+        self._send(Watch(seconds=seconds))
+
     async def close(self) -> None:
         """End the process and whatever still runs in it. Safe to repeat."""
         if self._supervisor:
@@ -240,6 +247,9 @@ class EngineClient:
             for delta in message.deltas:
                 if inbox := self._requests.get(delta.request_id):
                     inbox.put_nowait(delta)
+        elif isinstance(message, Snapshot):
+            if self._on_snapshot:
+                self._on_snapshot(message)
         elif isinstance(message, Integrity):
             answer = self._questions.get(message.question_id)
             if answer and not answer.done():

@@ -8,6 +8,8 @@ prefix. Memory knows no policy: whom to admit and what to drop is the scheduler'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class KVPool:
     """`num_cells` cells and `num_slots` slots, all free at first."""
@@ -49,6 +51,10 @@ class KVPool:
     def length(self, slot: int) -> int:
         """How many tokens a slot holds."""
         return len(self._cells[slot])
+
+    def holdings(self) -> Mapping[int, list[int]]:
+        """The cells of every slot in use, open or retired, in its tokens' order; not to be changed."""
+        return self._cells
 
     def open(self) -> int:
         """Take a free slot. Raises IndexError when there is none."""

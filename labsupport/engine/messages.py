@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from labsupport.engine.snapshot import Snapshot, Watch
+
 FinishReason = Literal["stop", "length", "abort", "error"]
 
 
@@ -165,5 +167,5 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     allowed: str = ""
 
 
-ToEngine = Submit | Abort | Inspect | Shutdown
-FromEngine = Ready | StepReport | Integrity | Failed
+ToEngine = Submit | Abort | Inspect | Watch | Shutdown
+FromEngine = Ready | StepReport | Snapshot | Integrity | Failed

@@ -34,9 +34,11 @@ from labsupport.engine.messages import (
     Submit,
     ToEngine,
 )
+from labsupport.engine.observer import Observer
 from labsupport.engine.plan import CellsExhausted, Runner
 from labsupport.engine.scheduler import Scheduler
 from labsupport.engine.sequence import Sequence
+from labsupport.engine.snapshot import Watch
 from labsupport.engine.transcript import Transcripts
 from labsupport.engine.validation import RequestRefused, refuse_impossible
 from labsupport.errors import LabsupportError
@@ -55,6 +57,7 @@ class Worker:
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToEngine)
         self._scheduler = Scheduler.for_config(config, runner)
         self._transcripts = Transcripts(self._scheduler, runner.piece)
+        self._observer = Observer(self._scheduler)
         self._endings: list[Delta] = []  # of requests that ended outside a step: refused or aborted
         self._serial = 0
         self._leaving = False
@@ -74,6 +77,8 @@ class Worker:
                 continue
             progress = self._scheduler.commit(plan, drawn, time.monotonic())
             self._publish(self._report(self._transcripts.deltas(progress)))
+            if snapshot := self._observer.after_step(plan, time.monotonic()):
+                self._publish(snapshot)
             is_idle = not plan
 
     # Messages in
@@ -96,6 +101,8 @@ class Worker:
                     self._end(request_id, "abort")
             case Inspect(question_id=question_id):
                 self._publish(self._integrity(question_id))
+            case Watch():
+                self._observer.watch(message, time.monotonic())
             case Shutdown():
                 self._leaving = True
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labsupport.notebook.answer_time import explore_answer_time as explore_answer_time
+    from labsupport.notebook.engine_room import EngineRoom as EngineRoom
     from labsupport.notebook.explorer import Choice as Choice
     from labsupport.notebook.explorer import Explorer as Explorer
     from labsupport.notebook.explorer import Slider as Slider
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "COLOURS": "palette",
     "Choice": "explorer",
+    "EngineRoom": "engine_room",
     "Explorer": "explorer",
     "Slider": "explorer",
     "decode_range": "tier_range",

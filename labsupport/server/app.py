@@ -26,11 +26,12 @@ from labsupport.server.answers import (
     CompletionFormat,
     TextCompletion,
 )
-from labsupport.server.auth import BearerAuth, key_name
+from labsupport.server.auth import OPEN_PATHS, BearerAuth, key_name
 from labsupport.server.chat_template import ChatTemplate
 from labsupport.server.engine_link import EngineLink
 from labsupport.server.errors import ApiError, bad_request, shortened
 from labsupport.server.generation import Generator, Job, collect, stream
+from labsupport.server.hosts import LoopbackHosts
 from labsupport.server.key_limits import KeyLimits
 from labsupport.server.keys import Key
 from labsupport.server.ledger import Ledger
@@ -41,6 +42,9 @@ from labsupport.server.metrics import CountResponses, Metrics
 from labsupport.server.priorities import Priorities
 from labsupport.server.prompts import Prompts, completion_tokens
 from labsupport.server.protocol import ChatRequest, CompletionRequest, TokenizeRequest
+from labsupport.server.room import routes as room
+from labsupport.server.room.hub import Hub
+from labsupport.server.room.sessions import Sessions
 from labsupport.server.streaming import respond
 from labsupport.server.structured import StructuredOutput
 from labsupport.server.tokenizer import Tokenizer
@@ -119,12 +123,18 @@ def build(served: Served) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # it would go to whatever host the request names
     )
+    app.state.is_leaving = lambda: False  # whoever runs the application knows better
     errors.install(app)
     metrics = Metrics(served.name, served.engine)
     if served.ledger:
         metrics.registry.register(LedgerCollector(served.name, served.ledger))
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)
-    app.add_middleware(BearerAuth, keys=served.keys)
+    sessions = Sessions(served.keys)
+    app.add_middleware(
+        BearerAuth, keys=served.keys, open_paths=OPEN_PATHS | room.OPEN_PATHS, admits=sessions.admits
+    )
+    if not served.keys:
+        app.add_middleware(LoopbackHosts)
     app.add_middleware(CountResponses, metrics=metrics)
     admission = Admission(served.most_sequences, served.most_prompt_tokens)
     accounts = Accounts(admission, served.ledger, KeyLimits(served.keys))
@@ -144,6 +154,8 @@ def build(served: Served) -> FastAPI:
     _add_models(app, served)
     _add_operations(app, served, metrics)
     _add_usage(app, served)
+    hub = Hub(served.name, served.engine, metrics, is_leaving=lambda: app.state.is_leaving())
+    room.add_routes(app, hub, sessions)
     return app
 
 

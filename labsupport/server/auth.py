@@ -1,14 +1,14 @@
 """Who may call: those with a key of `keys`.
 
-Right means: with keys, every route but the two health routes answers 401 without one, unknown routes
-included; without keys, nobody outside this computer can reach the server at all.
+Right means: with keys, every route but the two health routes and the engine room's page answers 401 without
+one, unknown routes included; without keys, nobody outside this computer can reach the server at all.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -54,15 +54,25 @@ class BearerAuth:
     """ASGI middleware: 401 in OpenAI's shape unless the request carries one of `keys`; no keys, no check.
 
     `scope["state"]["key_name"]` becomes the key's name, which may be logged and counted; the key itself goes
-    no further.
+    no further. `open_paths` need no key, nor does what `admits` lets in by other means.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[Key]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Sequence[Key],
+        open_paths: Container[str] = OPEN_PATHS,
+        admits: Callable[[Scope], bool] = lambda scope: False,
+    ) -> None:
         self.app = app
         self.keys = keys
+        self.open_paths = open_paths
+        self.admits = admits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self.keys and scope["path"] not in OPEN_PATHS:
+        is_asked = scope["type"] == "http" and self.keys and scope["path"] not in self.open_paths
+        if is_asked and not self.admits(scope):
             scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
             token = given.strip()
             hashed = digest(token)

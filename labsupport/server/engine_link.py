@@ -11,6 +11,7 @@ from collections.abc import Callable
 from labsupport.engine.client import EngineClient
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import StepReport
+from labsupport.engine.snapshot import Snapshot
 from labsupport.errors import LabsupportError
 from labsupport.server.errors import ApiError
 
@@ -84,6 +85,11 @@ class EngineLink:
     @property
     def last_report(self) -> StepReport | None:
         return self._client.last_report if self._client else None
+
+    def watch(self, on_snapshot: Callable[[Snapshot], None], *, seconds: float) -> None:
+        """As `EngineClient.watch`; nothing while there is no engine."""
+        if self._client is not None:
+            self._client.watch(on_snapshot, seconds=seconds)
 
     def require(self) -> EngineClient:
         """The client of an engine that is ready. Raises ApiError 503 with a time to try again."""

@@ -87,8 +87,7 @@ class Server:
         self._folder = tempfile.TemporaryDirectory(prefix="labsupport-server-")
         self._log = Path(self._folder.name) / "log"
         self._process: subprocess.Popen[bytes] | None = None
-        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        self._http = httpx.Client(headers=headers, timeout=10)
+        self._http = httpx.Client(headers=self.headers, timeout=10)
 
     def __enter__(self) -> Self:
         try:
@@ -103,6 +102,11 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request of one's own has to carry: the key, if there is one."""
+        return {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
 
     @property
     def pid(self) -> int:

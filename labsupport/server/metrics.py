@@ -42,13 +42,24 @@ class EngineState(Protocol):
     def last_report(self) -> StepReport | None: ...
 
 
+class Listener(Protocol):
+    """Who wants to know at once, too."""
+
+    def first_token(self, seconds: float) -> None: ...
+
+    def next_token(self, seconds: float) -> None: ...
+
+    def used(self, *, prompt_tokens: int, generation_tokens: int) -> None: ...
+
+
 class Metrics:
-    """The registry of one server; `render()` is the body of `/metrics`."""
+    """The registry of one server; `render()` is the body of `/metrics`. A `listener` may come and go."""
 
     def __init__(self, model: str, engine: EngineState) -> None:
         disable_created_metrics()  # a time stamp beside every counter, which nothing here reads
         self.registry = CollectorRegistry()
         self._model = model
+        self.listener: Listener | None = None
         self._prompt_tokens = self._counter(
             "prompt_tokens", "Prompt tokens of requests that produced a token."
         )
@@ -91,6 +102,10 @@ class Metrics:
         self._prefix_queries.inc(prompt_tokens)
         self._prefix_hits.inc(cached_tokens)
         self._generation_tokens.inc(generation_tokens)
+        if self.listener:
+            self.listener.used(
+                prompt_tokens=prompt_tokens - cached_tokens, generation_tokens=generation_tokens
+            )
 
     def responded(self, status: int) -> None:
         """Count an HTTP response."""
@@ -137,12 +152,16 @@ class SequenceWatch:
 
     def heard(self) -> None:
         """A token, or several at once, came: the time to the first, or between two."""
-        now = time.monotonic()
+        now, listener = time.monotonic(), self._metrics.listener
         if self._last_token is None:
             self.first_token_at = now
             self._metrics._ttft.observe(now - self._arrival)
+            if listener:
+                listener.first_token(now - self._arrival)
         else:
             self._metrics._itl.observe(now - self._last_token)
+            if listener:
+                listener.next_token(now - self._last_token)
         self._last_token = now
 
     def left_queue(self, queue_seconds: float) -> None:

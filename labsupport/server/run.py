@@ -193,6 +193,7 @@ async def _serve(
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
+    application.state.is_leaving = lambda: server.should_exit
     # The web server puts its own handlers over these while it runs, and raises the signal again after it has
     # stopped: by then leaving is what we are doing, with status 0.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -199,12 +199,12 @@ def test_an_unknown_model_and_a_wrong_route_are_404_and_a_wrong_method_405(http)
 
 NO_HTTP = {
     "not text": b"\x00\x01 nonsense\r\n\r\n",
-    "a header without end": b"GET /v1/models HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 2**18,
+    "a header without end": b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 2**18,
     "no host": b"GET /v1/models HTTP/1.1\r\n\r\n",
-    "two lengths": b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+    "two lengths": b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
     b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
-    "a negative length": b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-    "a broken chunk": b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    "a negative length": b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+    "a broken chunk": b"POST /v1/completions HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\n"
     b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
 }
 

@@ -23,7 +23,7 @@ def leave_after(server, body, *, seconds=None, until=None):
     content = json.dumps(body).encode()
     with socket.create_connection(address) as connection:
         connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             + f"Content-Length: {len(content)}\r\n\r\n".encode()
             + content
         )
@@ -89,7 +89,7 @@ def test_a_slow_reader_holds_up_nobody_and_still_gets_everything(server, client)
         slow.settimeout(60)
         slow.connect((host, int(port)))
         slow.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
             b"Content-Type: application/json\r\n"
             + f"Content-Length: {len(content)}\r\n\r\n".encode()
             + content
