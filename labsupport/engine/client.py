@@ -259,7 +259,7 @@ class EngineClient:
             while self._socket is None:
                 try:
                     await self._spawn()
-                except (EngineFailed, OSError) as error:
+                except (EngineFailed, OSError, zmq.ZMQError) as error:
                     await self._end_process(0)
                     self._failure = f"the engine died and does not start again: {error}"
                     await asyncio.sleep(pause_seconds)

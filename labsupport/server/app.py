@@ -142,6 +142,7 @@ def _add_generation(app: FastAPI, served: ServedHere, admission: Admission, metr
         arrived = time.monotonic()
         served.refuse_unknown(asked.model)
         engine = served.engine.require()
+        admission.check(asked.num_sequences)  # before its prompts cost anything
         context_tokens = engine.info.context_tokens
         encoded = await asyncio.to_thread(prompts.of, asked, context_tokens=context_tokens)
         limits = completion_tokens(asked, encoded, context_tokens=context_tokens)
@@ -184,13 +185,14 @@ def _add_generation(app: FastAPI, served: ServedHere, admission: Admission, metr
         """Token ids of a prompt or a conversation, as the generating routes would run them."""
         if asked.model is not None:
             served.refuse_unknown(asked.model)
-        tokens = await asyncio.to_thread(prompts.of_tokenize, asked)
-        spelled = [served.tokenizer.piece(token).decode("utf-8", "replace") for token in tokens]
+        context_tokens = served.engine.context_tokens
+        tokens = await asyncio.to_thread(prompts.of_tokenize, asked, context_tokens=context_tokens)
+        spelled = await asyncio.to_thread(prompts.spell, tokens) if asked.return_token_strs else None
         return {
             "count": len(tokens),
-            "max_model_len": served.engine.context_tokens,
+            "max_model_len": context_tokens,
             "tokens": tokens,
-            "token_strs": spelled if asked.return_token_strs else None,
+            "token_strs": spelled,
         }
 
 
