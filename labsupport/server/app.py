@@ -37,6 +37,7 @@ from labsupport.server.ledger import Ledger
 from labsupport.server.ledger_file import LedgerError
 from labsupport.server.limits import Admission, BodyLimit
 from labsupport.server.metrics import CountResponses, Metrics
+from labsupport.server.openapi import Application
 from labsupport.server.prompts import Prompts, completion_tokens
 from labsupport.server.protocol import ChatRequest, CompletionRequest, TokenizeRequest
 from labsupport.server.streaming import respond
@@ -105,7 +106,9 @@ def build(served: Served) -> FastAPI:
         finally:
             await served.engine.end()
 
-    app = FastAPI(
+    app = Application(
+        has_keys=bool(served.keys),
+        is_relay=isinstance(served, ServedElsewhere),
         title="Under the Endpoint: inference server",
         lifespan=lifespan,
         docs_url=None,  # both pages fetch their scripts from the network; /openapi.json says the same
