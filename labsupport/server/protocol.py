@@ -23,6 +23,8 @@ DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's own default on the completions route; chat takes the rest of the context."""
 MOST_FIELDS = 64
 """In one JSON object; a body could bring a million unknown ones, and each would be a mistake to describe."""
+MOST_PROMPTS = 1024
+"""In one completion request; how many may be in hand is for the queue to say, and is mostly less."""
 MOST_LABELS = 16
 """Entries of `metadata`, as in OpenAI's API."""
 
@@ -38,6 +40,16 @@ def _not_crowded(given: Any) -> Any:
         raise bad_request(
             f"An object of the body has {len(given)} fields; at most {MOST_FIELDS} are read.",
             code="invalid_value",
+        )
+    return given
+
+
+def _few_prompts(given: Any) -> Any:
+    if isinstance(given, list) and len(given) > MOST_PROMPTS and not isinstance(given[0], int):
+        raise bad_request(
+            f"There are {len(given)} prompts in one request; at most {MOST_PROMPTS} are read.",
+            param="prompt",
+            code="too_many_sequences",
         )
     return given
 
@@ -203,12 +215,13 @@ class ChatRequest(ChatParameters):
 class CompletionRequest(GenerationRequest):
     """`POST /v1/completions`: a text, a list of texts, or the same as token ids."""
 
-    prompt: (
+    prompt: Annotated[
         Text
         | TokenIds
         | Annotated[list[Text], Field(min_length=1, fail_fast=True)]
-        | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
-    )
+        | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)],
+        BeforeValidator(_few_prompts),
+    ]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
     @model_validator(mode="before")

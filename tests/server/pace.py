@@ -1,7 +1,7 @@
 """How fast this computer is for us just now: other programs may leave us a tenth of it.
 
-A bound in seconds means those of a quiet computer. What only computes is bounded in the processor's time, which
-does not care; what has to be waited for is given as much longer as a computation takes longer now.
+A bound in seconds means those of a quiet computer. What only computes is bounded in the processor's time,
+which does not care; what has to be waited for is given as much longer as a computation takes longer now.
 """
 
 from __future__ import annotations
