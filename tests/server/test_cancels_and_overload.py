@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 
@@ -25,11 +26,9 @@ async def ask_and_leave(http: httpx.AsyncClient, draw: random.Random) -> None:
         "n": draw.choice([1, 1, 1, 3]),
         "ignore_eos": True,
     }
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(draw.expovariate(1 / 0.05)):
             await http.post("/v1/chat/completions", json=body)
-    except TimeoutError:
-        pass
 
 
 async def leave(url: str, count: int, *, seed: int) -> None:
@@ -69,11 +68,8 @@ def test_a_client_that_leaves_in_the_middle_of_its_prompt_frees_its_slots_within
     body = {"model": "pocket", "prompt": ["word " * 450 + str(number) for number in range(16)]}
     for _ in range(3):
         pace = slowness()
-        with httpx.Client(base_url=server.url) as http:
-            try:
-                http.post("/v1/completions", json=body, timeout=0.3 * pace)
-            except httpx.TimeoutException:
-                pass
+        with httpx.Client(base_url=server.url) as http, contextlib.suppress(httpx.TimeoutException):
+            http.post("/v1/completions", json=body, timeout=0.3 * pace)
         begin = time.monotonic()
         wait_until(lambda: is_idle(server), seconds=300, what="an idle engine")
         assert (time.monotonic() - begin) / max(pace, slowness()) < 5

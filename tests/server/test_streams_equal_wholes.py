@@ -1,7 +1,7 @@
 """A stream's text is that of the whole answer, byte for byte, wherever characters and stop strings are cut.
 
-The model recites: it is sure of each next byte, every byte is a token of its own, and so an emoji always comes
-in four pieces and any stop string across tokens.
+The model recites: it is sure of each next byte, every byte is a token of its own, and so an emoji always
+comes in four pieces and any stop string across tokens.
 """
 
 from __future__ import annotations
