@@ -64,10 +64,17 @@ def soak(seconds: float, seed: int) -> Report:
             processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
             if "Traceback" in server.log_tail(100_000):
                 report.violations.append(f"the server's log has a traceback:\n{server.log_tail(30)}")
-        if orphans := [process.pid for process in processes if process.is_running()]:
+        if orphans := [process.pid for process in processes if _lives(process)]:
             report.violations.append(f"processes {orphans} outlive the server")
         report.violations += _gaps(ledger, finished)
     return report
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def _mixed_load(
