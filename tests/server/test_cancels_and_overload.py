@@ -16,19 +16,26 @@ CANCELS = 1000
 MEBIBYTE = 2**20
 
 
-async def ask_and_leave(http: httpx.AsyncClient, draw: random.Random) -> None:
-    """One request, left at a random moment: before its first token, between two, or after its last."""
+async def ask_and_leave(http: httpx.AsyncClient, draw: random.Random, *, patience_seconds: float) -> None:
+    """One request, left at a random moment: before its first token, or between two."""
     body = {
         "model": "pocket",
         "messages": [{"role": "user", "content": "word " * draw.randrange(1, 80)}],
-        "max_tokens": draw.randrange(1, 60),
-        "stream": draw.random() < 0.5,
+        "max_tokens": draw.randrange(20, 60),
         "n": draw.choice([1, 1, 1, 3]),
         "ignore_eos": True,
     }
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(draw.expovariate(1 / 0.05)):
-            await http.post("/v1/chat/completions", json=body)
+    if draw.random() < 0.5:  # not streamed: nothing is heard before the end
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(draw.expovariate(1 / patience_seconds)):
+                await http.post("/v1/chat/completions", json=body)
+        return
+    enough = draw.randrange(10)
+    async with http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as answer:
+        async for _ in answer.aiter_lines():
+            if not enough:
+                return
+            enough -= 1
 
 
 async def leave(url: str, count: int, *, seed: int) -> None:
@@ -37,7 +44,10 @@ async def leave(url: str, count: int, *, seed: int) -> None:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as http:
         for _ in range(count // 16):
-            await asyncio.gather(*(ask_and_leave(http, draw) for _ in range(16)))
+            patience_seconds = 0.05 * slowness()
+            await asyncio.gather(
+                *(ask_and_leave(http, draw, patience_seconds=patience_seconds) for _ in range(16))
+            )
 
 
 def resident_bytes(server) -> dict[str, int]:
