@@ -19,7 +19,7 @@ export PATH := $(BIN):$(PATH)
 # JupyterLab refuses to start as root unless told so; in a container one often is.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: help setup lab test lessons labs pocket serve bench bench-all grade conda image image-test lint constraints
+.PHONY: help setup lab test lessons labs pocket serve bench bench-all grade soak conda image image-test lint constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench-all: setup  ## speed beside its peers, every load: hours
 
 grade: setup  ## grade what students handed in (GRADE_ARGS="submitted --out graded")
 	@$(BIN)/labsupport grade $(GRADE_ARGS)
+
+soak: setup  ## ten minutes of mixed load with faults, then a crowd; slow (SOAK_ARGS="--seconds 60 --seed 1")
+	@$(BIN)/python tests/soak/soak.py $(SOAK_ARGS)
 
 # conda runs pip by itself: what `setup` would choose is handed to it in variables that pip and CMake read.
 conda:  ## the same environment for conda users

@@ -64,6 +64,10 @@ class Accounts:
         """What an answer's headers say about the limits of its key."""
         return self._limits.headers(key)
 
+    def check(self, sequences: int) -> None:
+        """Raise ApiError if the queue has no place for so many; ask before their prompts cost anything."""
+        self._admission.check(sequences)
+
     @contextlib.asynccontextmanager
     async def open(self, request: Request, meter: Meter) -> AsyncIterator[Account]:
         """The request's account for the block, which does the work and finishes the account.

@@ -39,6 +39,7 @@ from labsupport.server.ledger_file import LedgerError
 from labsupport.server.ledger_metrics import LedgerCollector
 from labsupport.server.limits import Admission, BodyLimit
 from labsupport.server.metrics import CountResponses, Metrics
+from labsupport.server.openapi import Application
 from labsupport.server.priorities import Priorities
 from labsupport.server.prompts import Prompts, completion_tokens
 from labsupport.server.protocol import ChatRequest, CompletionRequest, TokenizeRequest
@@ -116,7 +117,9 @@ def build(served: Served) -> FastAPI:
             await served.engine.end()
 
     structured = StructuredOutput()
-    app = FastAPI(
+    app = Application(
+        has_keys=bool(served.keys),
+        is_relay=isinstance(served, ServedElsewhere),
         title="Under the Endpoint: inference server",
         lifespan=lifespan,
         docs_url=None,  # both pages fetch their scripts from the network; /openapi.json says the same
@@ -178,6 +181,7 @@ def _add_generation(
         served.refuse_unknown(asked.model)
         priority = priorities.of(key_name(request), asked.priority)
         engine = served.engine.require()
+        accounts.check(asked.num_sequences)  # before its prompts cost anything
         context_tokens = engine.info.context_tokens
         encoded = await asyncio.to_thread(prompts.of, asked, context_tokens=context_tokens)
         limits = completion_tokens(asked, encoded, context_tokens=context_tokens)
@@ -222,13 +226,14 @@ def _add_generation(
         """Token ids of a prompt or a conversation, as the generating routes would run them."""
         if asked.model is not None:
             served.refuse_unknown(asked.model)
-        tokens = await asyncio.to_thread(prompts.of_tokenize, asked)
-        spelled = [served.tokenizer.piece(token).decode("utf-8", "replace") for token in tokens]
+        context_tokens = served.engine.context_tokens
+        tokens = await asyncio.to_thread(prompts.of_tokenize, asked, context_tokens=context_tokens)
+        spelled = await asyncio.to_thread(prompts.spell, tokens) if asked.return_token_strs else None
         return {
             "count": len(tokens),
-            "max_model_len": served.engine.context_tokens,
+            "max_model_len": context_tokens,
             "tokens": tokens,
-            "token_strs": spelled if asked.return_token_strs else None,
+            "token_strs": spelled,
         }
 
 

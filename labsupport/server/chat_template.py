@@ -10,6 +10,7 @@ Templates are Jinja as Hugging Face uses it: https://huggingface.co/docs/transfo
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import re
 import sys
@@ -25,11 +26,14 @@ from labsupport.errors import LabsupportError
 from labsupport.server.tokenizer import Tokenizer
 
 LONGEST_RENDERING_SECONDS = 2.0
+"""Of the processor's time, so that a busy computer does not make a good template a bad one."""
+SECONDS_PER_MESSAGE = 0.001
+"""More for each message of a long conversation; a plain template takes a tenth of that."""
 LARGEST_OPERAND = 10_000
 
 
 class TemplateRefused(LabsupportError):
-    """The template cannot render this conversation and says so: the request is at fault."""
+    """The template cannot render this conversation: the request is at fault."""
 
 
 class TemplateBroken(LabsupportError):
@@ -56,7 +60,8 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool) -> str:
         """The conversation as one text. Raises TemplateRefused or TemplateBroken."""
-        deadline = _Deadline(self._template.filename or "<template>", LONGEST_RENDERING_SECONDS)
+        most_seconds = LONGEST_RENDERING_SECONDS + SECONDS_PER_MESSAGE * len(messages)
+        deadline = _Deadline(self._template.filename or "<template>", most_seconds)
         try:
             with deadline:
                 return self._template.render(
@@ -79,7 +84,9 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         most_tokens: int | None = None,
     ) -> list[int]:
-        """Token ids of the conversation. Raises TextTooLong if they are certainly more than `most_tokens`.
+        """Token ids of the conversation.
+
+        Raises TextTooLong if they are certainly more than `most_tokens`, TemplateRefused or TemplateBroken.
 
         Control tokens spelled out in a message are cut in two by a character that occurs nowhere else; after
         rendering, the text is tokenized piece by piece at those cuts, so no control token can form across
@@ -99,10 +106,8 @@ class ChatTemplate:
         return ids
 
     def _cut_controls(self, text: str, cut: str) -> str:
-        places = sorted({start + 1 for start, _ in self._tokenizer.control_spans(text)}, reverse=True)
-        for place in places:
-            text = text[:place] + cut + text[place:]
-        return text
+        places = [0, *(start + 1 for start, _ in self._tokenizer.control_spans(text)), len(text)]
+        return cut.join(text[begin:end] for begin, end in itertools.pairwise(places))
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -135,7 +140,7 @@ class _Deadline:
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        self._end = time.monotonic() + self._seconds
+        self._end = time.thread_time() + self._seconds
         self._previous = sys.gettrace()
         sys.settrace(self._trace)
 
@@ -145,8 +150,8 @@ class _Deadline:
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
         if frame.f_code.co_filename != self._filename:
             return None
-        if time.monotonic() > self._end:
-            raise TimeoutError(f"no result after {self._seconds:g} s")
+        if time.thread_time() > self._end:
+            raise TimeoutError(f"no result after {self._seconds:g} s of computing")
         return self._trace
 
 
@@ -168,6 +173,9 @@ def _to_json(value: object, indent: int | None = None) -> str:
 
 
 def _unused_character(*texts: str) -> str:
-    """A private-use character that occurs in none of the texts."""
+    """A private-use character that occurs in none of the texts. Raises TemplateRefused if all occur."""
     taken = set().union(*texts)
-    return next(chr(code) for code in range(0xF0000, 0xFFFFD) if chr(code) not in taken)
+    free = next((chr(code) for code in range(0xF0000, 0xFFFFD) if chr(code) not in taken), None)
+    if free is None:
+        raise TemplateRefused("the messages use every character of Unicode's private plane 15")
+    return free

@@ -7,6 +7,7 @@ Shape: OpenAI's API reference, "Errors", and what the official client reads into
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -146,7 +147,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     if kind == "missing":
         return bad_request(f"Missing parameter: {param}.", param=param, code="missing_parameter")
     reason = ", or ".join(dict.fromkeys(error["msg"] for error in same_place)).replace("Value error, ", "")
-    given = f" Given: {shortened(repr(first['input']))}." if "input" in first else ""
+    given = f" Given: {shortened(_GIVEN.repr(first['input']))}." if "input" in first else ""
     return bad_request(f"Invalid {param}: {reason}.{given}", param=param, code="invalid_value")
 
 
@@ -167,6 +168,11 @@ def _path(place: Sequence[str | int]) -> str:
 
 
 _BRANCHES = {"str", "int", "list", "float", "bool"}
+
+
+# Looks only so far into what was given: a body of megabytes need not be written out to be cut to a line.
+_GIVEN = reprlib.Repr()
+_GIVEN.maxstring = _GIVEN.maxlong = _GIVEN.maxother = 100
 
 
 def shortened(text: str, limit: int = 80) -> str:

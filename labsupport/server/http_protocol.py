@@ -1,36 +1,118 @@
-"""What is not even HTTP is refused in the one shape that every refusal has.
+"""Connections whose other end is no good client: what is not HTTP, what never ends, and who never reads.
 
 Right means: bytes that cannot be read as a request get 400 with OpenAI's error object, as far as an answer is
-still possible, and the connection closes.
+still possible, and the connection closes; and nobody holds a connection, or what an answer holds on our side,
+by doing nothing. (A body that does not arrive is `limits.BodyLimit`'s business.)
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from http import HTTPStatus
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from labsupport.server.errors import bad_request
+from labsupport.server.errors import ApiError, bad_request
 
 logger = logging.getLogger("labsupport.server")
 
 
 class HttpProtocol(H11Protocol):
-    """The web server's own protocol, but for the answer to what it cannot read."""
+    """The web server's own protocol, but for its patience and for the answer to what it cannot read.
+
+    header_seconds: how long the head of a request may take, from its first byte or from the opening of the
+        connection. (Between two requests the web server's own, shorter, time for an idle connection counts.)
+    stall_seconds: how long a client may take nothing of an answer that waits for it. A stream that nobody
+        reads keeps its place among the requests in hand, so a few dozen of them would keep everybody out.
+        Sixty seconds is what nginx's `send_timeout` allows by default.
+    """
+
+    header_seconds = 20.0
+    stall_seconds = 60.0
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        super().connection_made(transport)
+        self._time_the_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._time_the_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timing_the_head()
+        self._stop_timing_the_reader()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._time_the_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_timing_the_reader()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Answer `msg`, the web server's words for what was wrong, and hang up."""
-        body = json.dumps(bad_request(msg, code="invalid_http").body).encode()
+        self._refuse(bad_request(msg, code="invalid_http"))
+
+    # A head that never ends
+
+    def _time_the_head(self) -> None:
+        """Let the timer run from the first byte of a head to its last."""
+        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+            self._stop_timing_the_head()
+        elif self._head_timer is None and self.timeout_keep_alive_task is None:
+            self._head_timer = self.loop.call_later(self.header_seconds, self._head_is_late)
+
+    def _stop_timing_the_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        has_begun = bool(self.conn.trailing_data[0])
+        if has_begun:
+            message = f"The head of the request did not arrive within {self.header_seconds:g} s."
+            self._refuse(ApiError(408, message, code="head_too_slow"))
+        else:
+            self.transport.close()
+
+    # A reader that never reads
+
+    def _time_the_reader(self) -> None:
+        waiting_bytes = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(self.stall_seconds, self._reader_is_late, waiting_bytes)
+
+    def _stop_timing_the_reader(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _reader_is_late(self, bytes_before: int) -> None:
+        if self.transport.get_write_buffer_size() < bytes_before:
+            self._time_the_reader()
+            return
+        logger.info("hung up on a client that read nothing of its answer for %g s", self.stall_seconds)
+        self.transport.abort()  # close() would wait until it reads
+
+    def _refuse(self, refusal: ApiError) -> None:
+        body = json.dumps(refusal.body).encode()
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
         ]
+        reason = HTTPStatus(refusal.status).phrase.encode()
         try:
             for event in (
-                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Response(status_code=refusal.status, headers=headers, reason=reason),
                 h11.Data(data=body),
                 h11.EndOfMessage(),
             ):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.validation import MOST_BIASED_TOKENS
@@ -23,6 +23,12 @@ from labsupport.server.response_format import ResponseFormat
 LARGEST_N = 16
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's own default on the completions route; chat takes the rest of the context."""
+MOST_FIELDS = 64
+"""In one JSON object; a body could bring a million unknown ones, and each would be a mistake to describe."""
+MOST_PROMPTS = 1024
+"""In one completion request; how many may be in hand is for the queue to say, and is mostly less."""
+MOST_LABELS = 16
+"""Entries of `metadata`, as in OpenAI's API."""
 
 
 def _utf8(text: str) -> str:
@@ -31,10 +37,30 @@ def _utf8(text: str) -> str:
     return text
 
 
+def _not_crowded(given: Any) -> Any:
+    if isinstance(given, dict) and len(given) > MOST_FIELDS:
+        raise bad_request(
+            f"An object of the body has {len(given)} fields; at most {MOST_FIELDS} are read.",
+            code="invalid_value",
+        )
+    return given
+
+
+def _few_prompts(given: Any) -> Any:
+    if isinstance(given, list) and len(given) > MOST_PROMPTS and not isinstance(given[0], int):
+        raise bad_request(
+            f"There are {len(given)} prompts in one request; at most {MOST_PROMPTS} are read.",
+            param="prompt",
+            code="too_many_sequences",
+        )
+    return given
+
+
 Text = Annotated[str, AfterValidator(_utf8)]
 StopString = Annotated[Text, Field(min_length=1, max_length=256)]
 TokenLimit = Annotated[int, Field(ge=1, le=2**31 - 1)]
-TokenId = Annotated[int, Field(ge=0)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
+# Every list ends at its first mistake: a body of megabytes has room for millions, each described at length.
 TokenIdText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
 """A key of `logit_bias`: JSON's keys are strings."""
 
@@ -43,6 +69,11 @@ class Strict(BaseModel):
     """No coercion ("5" is no number), no unknown fields, no NaN, no change after validation."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fields_are_few(cls, given: Any) -> Any:
+        return _not_crowded(given)
 
 
 class StreamOptions(Strict):
@@ -79,7 +110,9 @@ class GenerationRequest(Strict):
     priority: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     # Labels for the caller's own books; they change nothing here.
     user: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: (
+        Annotated[dict[str, str], Field(max_length=MOST_LABELS), BeforeValidator(_not_crowded)] | None
+    ) = None
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> Self:
@@ -147,7 +180,7 @@ class Message(Strict):
     """One turn of a conversation; the list form of `content` is joined by newlines."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    content: Text | Annotated[list[TextPart], Field(fail_fast=True)]
     name: Text | None = None
 
     def for_template(self) -> dict[str, str]:
@@ -194,18 +227,23 @@ class ChatParameters(GenerationRequest):
 class ChatRequest(ChatParameters):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
+
+    @property
+    def num_sequences(self) -> int:
+        return self.choices_per_prompt
 
 
 class CompletionRequest(GenerationRequest):
     """`POST /v1/completions`: a text, a list of texts, or the same as token ids."""
 
-    prompt: (
+    prompt: Annotated[
         Text
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[Text], Field(min_length=1)]
-        | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1)]
-    )
+        | TokenIds
+        | Annotated[list[Text], Field(min_length=1, fail_fast=True)]
+        | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)],
+        BeforeValidator(_few_prompts),
+    ]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
     @model_validator(mode="before")
@@ -223,6 +261,10 @@ class CompletionRequest(GenerationRequest):
             return [prompt]
         return prompt
 
+    @property
+    def num_sequences(self) -> int:
+        return self.choices_per_prompt * len(self.prompts)
+
     def completion_limit(self, room: int) -> int:
         """Most tokens to generate, where `room` tokens of context are left after the prompt."""
         return self.max_tokens or min(DEFAULT_COMPLETION_TOKENS, room)
@@ -236,7 +278,7 @@ class TokenizeRequest(Strict):
 
     model: Text | None = None
     prompt: Text | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)] | None = None
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
     return_token_strs: bool = False

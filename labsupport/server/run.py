@@ -188,6 +188,7 @@ async def _serve(
         uvicorn.Config(
             application,
             http=HttpProtocol,
+            ws="none",  # there are no such routes, and the check of keys would not see a request for one
             log_config=None,
             access_log=settings.debug,
             timeout_graceful_shutdown=GRACE_SECONDS,

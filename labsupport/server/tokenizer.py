@@ -16,6 +16,10 @@ import llama_cpp
 
 from labsupport.errors import LabsupportError
 
+MOST_CONTROL_SPELLINGS = 10_000
+"""In one text. llama.cpp's tokenizer takes time with the square of their number: 0.2 s for so many, 3 s for
+four times as many (measured beside a busy neighbour), and nobody can interrupt it."""
+
 _QUIET = llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
@@ -66,7 +70,11 @@ class Tokenizer:
 
         add_special: put the model's own beginning and end around it, if its vocabulary says so.
         parse_special: read `<|im_end|>` and its like as the control tokens that they spell.
+
+        Raises TextTooLong for over MOST_CONTROL_SPELLINGS of those.
         """
+        if parse_special:
+            self._refuse_crowded(text)
         data = text.encode("utf-8")
         room = len(data) + 8
         ids = (llama_cpp.llama_token * room)()
@@ -112,6 +120,15 @@ class Tokenizer:
         if least > tokens:
             raise TextTooLong(
                 f"the prompt has at least {least} tokens ({length} bytes)", allowed=f"at most {tokens} tokens"
+            )
+
+    def _refuse_crowded(self, text: str) -> None:
+        if len(text) < MOST_CONTROL_SPELLINGS:
+            return
+        spelled = sum(text.count(control) for control in self.control_texts)
+        if spelled > MOST_CONTROL_SPELLINGS:
+            raise TextTooLong(
+                f"the prompt spells out {spelled} control tokens", allowed=f"at most {MOST_CONTROL_SPELLINGS}"
             )
 
     def control_spans(self, text: str) -> Iterator[tuple[int, int]]:

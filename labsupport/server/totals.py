@@ -128,6 +128,8 @@ def _totals(key: str, sums: Sequence[int]) -> Totals:
 def _moment(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
+        if not 1 < moment.year < 9999:  # at either end another time zone's year is none that Python has
+            raise ValueError
     except ValueError:
         raise PeriodError(
             f"{text!r} is no date or time", allowed="ISO 8601, like 2026-11-01 or 2026-11-01T09:30:00Z"

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 import openai
 import pytest
 from asking import ASK, KEY
+from starlette.routing import Route
 
-from labsupport.server.auth import UnprotectedServer, is_loopback, refuse_unprotected
+from labsupport.engine.config import EngineConfig
+from labsupport.server import app
+from labsupport.server.auth import OPEN_PATHS, UnprotectedServer, is_loopback, refuse_unprotected
+from labsupport.server.engine_link import EngineLink
 from labsupport.server.keys import Key, digest
+from labsupport.server.tokenizer import Tokenizer
 
 ROUTES = [
     ("GET", "/v1/models"),
@@ -62,6 +69,37 @@ def test_every_route_of_the_application_is_in_that_list(small_server):
 
     tried = {path for _, path in ROUTES} | {"/health/live", "/health/ready", "/v1/models/{name}"}
     assert set(served) <= tried
+
+
+def test_every_route_of_the_application_wants_the_key_also_what_no_document_lists(keyless, gguf_file):
+    served = app.ServedHere(
+        name="pocket",
+        quantization="q4_k_m",
+        tokenizer=Tokenizer(gguf_file),
+        template=None,
+        engine=EngineLink(EngineConfig(model=str(gguf_file)), on_failure=lambda: None),
+        most_sequences=1,
+        keys=(Key(name="ours", digest=digest(KEY)),),
+        debug=True,
+    )
+    routes = app.build(served).routes
+    assert all(isinstance(route, Route) for route in routes)  # the check of keys sees no other kind
+
+    answers = {
+        (method, route.path): keyless.request(method, re.sub(r"{.*?}", "pocket", route.path)).status_code
+        for route in routes
+        for method in route.methods
+    }
+
+    assert len(answers) > 10
+    assert {path for (_, path), status in answers.items() if status != 401} == OPEN_PATHS
+
+
+def test_a_request_for_a_web_socket_is_checked_like_any_other(keyless):
+    wanted = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    wanted["Sec-WebSocket-Key"] = "x3JJHMbDL1EzLkh9GBhXDw=="
+
+    assert keyless.get("/v1/models", headers=wanted).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])

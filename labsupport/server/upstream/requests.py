@@ -40,9 +40,9 @@ class RelayedMessage(Strict):
     """One turn of a conversation. What its parts and tool calls may hold is for the upstream to say."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Text | list[dict[str, Any]] | None = None
+    content: Text | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     name: Text | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     tool_call_id: Text | None = None
     function_call: dict[str, Any] | None = None
     refusal: Text | None = None
@@ -51,7 +51,7 @@ class RelayedMessage(Strict):
 class RelayedChat(ChatParameters):
     """`POST /v1/chat/completions`, on its way to an upstream."""
 
-    messages: Annotated[list[RelayedMessage], Field(min_length=1)]
+    messages: Annotated[list[RelayedMessage], Field(min_length=1, fail_fast=True)]
 
     @model_validator(mode="before")
     @classmethod
