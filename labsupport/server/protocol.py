@@ -46,6 +46,16 @@ def _not_crowded(given: Any) -> Any:
     return given
 
 
+def _few_biases(given: Any) -> Any:
+    if isinstance(given, dict) and len(given) > MOST_BIASED_TOKENS:
+        raise bad_request(
+            f"`logit_bias` has {len(given)} tokens; at most {MOST_BIASED_TOKENS} are read.",
+            param="logit_bias",
+            code="invalid_value",
+        )
+    return given
+
+
 def _few_prompts(given: Any) -> Any:
     if isinstance(given, list) and len(given) > MOST_PROMPTS and not isinstance(given[0], int):
         raise bad_request(
@@ -95,9 +105,7 @@ class GenerationRequest(Strict):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     logit_bias: (
-        Annotated[
-            dict[TokenIdText, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MOST_BIASED_TOKENS)
-        ]
+        Annotated[dict[TokenIdText, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_few_biases)]
         | None
     ) = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None

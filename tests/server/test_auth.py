@@ -15,6 +15,7 @@ from labsupport.server import app
 from labsupport.server.auth import OPEN_PATHS, UnprotectedServer, is_loopback, refuse_unprotected
 from labsupport.server.engine_link import EngineLink
 from labsupport.server.keys import Key, digest
+from labsupport.server.room.routes import SESSION_PATH
 from labsupport.server.tokenizer import Tokenizer
 
 ROUTES = [
@@ -92,7 +93,10 @@ def test_every_route_of_the_application_wants_the_key_also_what_no_document_list
     }
 
     assert len(answers) > 10
-    assert {path for (_, path), status in answers.items() if status != 401} == OPEN_PATHS
+    assert {path for (_, path), status in answers.items() if status != 401} == OPEN_PATHS | {
+        "/",
+        SESSION_PATH,
+    }
 
 
 def test_a_request_for_a_web_socket_is_checked_like_any_other(keyless):

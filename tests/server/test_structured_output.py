@@ -12,6 +12,8 @@ import pydantic
 import pytest
 from asking import ASK, is_idle
 
+import labsupport
+
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -42,9 +44,16 @@ def streamed(chunks) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 
+@pytest.fixture(scope="module")
+def client_alone():
+    """Nobody else asks, and no prefix is kept: the same request meets the same memory, bit for bit."""
+    with labsupport.serve("pocket", prefix_slots=0) as server:
+        yield server.openai()
+
+
 @pytest.mark.parametrize("how", [{"temperature": 0}, {"temperature": 1.5, "seed": 4, "top_p": 0.9}])
-def test_an_answer_follows_its_schema_streamed_or_not(client, how):
-    chat(client, as_schema(SCHEMA), **how)
+def test_an_answer_follows_its_schema_streamed_or_not(client_alone, how):
+    client = client_alone
     (whole,) = chat(client, as_schema(SCHEMA), **how).choices
     chunks = list(chat(client, as_schema(SCHEMA), stream=True, **how))
     assert whole.finish_reason == chunks[-1].choices[0].finish_reason == "stop"
