@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +76,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it and print the report; 1 if no request was answered. Raises LabsupportError for wrong options."""
+    import msgspec
+
     from labsupport import loadtest
     from labsupport.loadtest import prompts
     from labsupport.loadtest.client import refuse_if_all_failed
@@ -112,8 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     if arguments.json:
-        json.dump(report.as_json(with_records=arguments.records), sys.stdout)
-        print()
+        # msgspec writes null where there is no figure; json would write NaN, which is not JSON
+        print(msgspec.json.encode(report.as_json(with_records=arguments.records)).decode())
     else:
         print(report)
     refuse_if_all_failed(report.records)

@@ -66,7 +66,9 @@ class EngineProcess:
         """How it ended: "signal SIGKILL" or "exit status 1"."""
         status = self._process.poll() if self._process else None
         if status is not None and status < 0:
-            return f"signal {signal.Signals(-status).name}"
+            with contextlib.suppress(ValueError):  # real-time signals have no name
+                return f"signal {signal.Signals(-status).name}"
+            return f"signal {-status}"
         return f"exit status {status}"
 
     def send(self, message: ToEngine) -> None:

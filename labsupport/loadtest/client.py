@@ -137,7 +137,7 @@ class Client:
         except (_Refused, msgspec.DecodeError) as fault:
             error = str(fault) if isinstance(fault, _Refused) else "an event of the stream is no chunk"
         return answer.record(
-            arrived=arrived, sent=sent, ended=clock(), error=error, limit=int(body["max_tokens"])
+            arrived=arrived, sent=sent, ended=clock(), error=error, limit=body.get("max_tokens") or 0
         )
 
     async def _read(
@@ -192,7 +192,7 @@ class _Answer:
         counted_by: CountedBy
         if usage is not None:
             tokens, counted_by = usage.completion_tokens, "usage"
-        elif self.finish_reason == "length" and not error:
+        elif self.finish_reason == "length" and limit and not error:
             tokens, counted_by = limit, "limit"
         else:
             tokens, counted_by = chunks, "chunks"

@@ -138,6 +138,8 @@ class KeyLimiter:
 
         Raises ApiError: 400 if it is over the limit by itself, 429 with the time to come again if not now.
         """
+        if is_unbounded:  # it cannot use nothing, even if its prompt is empty
+            most_tokens = max(most_tokens, 1)
         self._refuse_larger_than_the_limit(most_tokens)
         waits = dict(self._waits(most_tokens))
         if waits:

@@ -136,7 +136,7 @@ _SETTINGS = ("name", *_LIMITS, "priority", "weight")
 
 
 def _positive(field: str, value: str, largest: int = LARGEST_LIMIT) -> int:
-    if not (value.isascii() and value.isdigit() and 1 <= int(value[:20]) <= largest):
+    if not (value.isascii() and value.isdigit() and len(value) <= 20 and 1 <= int(value) <= largest):
         raise ValueError(f"{field} is a whole number from 1 to {largest}, without signs or separators")
     return int(value)
 

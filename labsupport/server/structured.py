@@ -65,9 +65,9 @@ class StructuredOutput:
 
     def close(self) -> None:
         """End the process in which grammars are tried. Safe to repeat."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
         if self._trial is not None:
             self._trial.close()
-        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _tried(self, schema: Schema, model: Path) -> str:
         grammar = to_grammar(schema)

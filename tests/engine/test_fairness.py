@@ -135,8 +135,8 @@ def test_between_keys_that_always_wait_the_service_differs_by_a_bounded_amount(k
                 served[each.key] += PROMPT_TOKEN_COST * each.num_prompt
         for each in progress:
             served[each.sequence.key] += GENERATED_TOKEN_COST
-    # Then no two of them are further apart than the paper's bound: twice the most that one choice can cost,
-    # a prompt, or all that the cells can hold of answers in progress
+    # Then no two of them are further apart than a fixed amount: twice the most that one choice can cost, a
+    # prompt, or all that the cells can hold of answers in progress
     longest_prompt = max(prompt for prompt, _ in kinds)
     bound = 2 * (PROMPT_TOKEN_COST * longest_prompt + GENERATED_TOKEN_COST * LIMITS.cells)
     assert max(served.values()) - min(served.values()) <= bound

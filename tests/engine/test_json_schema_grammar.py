@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 import re
@@ -145,6 +146,17 @@ REFUSED = {
     "a megabyte": ({"enum": ["a" * 1_000_000]}, "too large"),
     "a megabyte of values": ({"enum": list(range(200_000))}, "too large"),
     "a thousand levels": (nested(1000), "too large"),
+    "many names for one part": (
+        {
+            "anyOf": [{"anyOf": [{"type": "null"}] * 1500}]
+            + [
+                {"$ref": f"#/{''.join(spelled)}/{'0' * zeros}"}
+                for spelled in itertools.product(*((letter, f"%{ord(letter):x}") for letter in "anyOf"))
+                for zeros in range(1, 16)
+            ]
+        },
+        "too many parts",
+    ),
     "a huge length": ({"type": "string", "maxLength": 10**9}, "maxLength is 1000000000"),
     "a huge array": ({"type": "array", "items": STRING, "minItems": 10**6}, "minItems"),
     "a negative length": ({"type": "string", "minLength": -1}, "minLength is -1"),

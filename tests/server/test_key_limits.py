@@ -210,6 +210,12 @@ def test_an_unbounded_request_holds_all_that_is_left_and_gives_back_what_it_did_
         pass
 
 
+def test_an_unbounded_request_with_an_empty_prompt_needs_something_left_too():
+    limits = limiter(Clock(), tokens_per_minute=100)
+    with limits.admit(0, is_unbounded=True), pytest.raises(ApiError), limits.admit(0, is_unbounded=True):
+        pass
+
+
 def test_a_request_that_runs_longer_than_a_minute_gives_nothing_back_twice():
     clock = Clock()
     limits = limiter(clock, tokens_per_minute=100)

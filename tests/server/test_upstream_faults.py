@@ -234,6 +234,30 @@ def test_a_stream_that_forgot_to_say_done_is_whole_if_its_answer_is(relay):
     assert relay.chat(stream=True).text.endswith("data: [DONE]\n\n")
 
 
+def test_a_stream_that_says_done_in_mid_answer_does_not_pass_for_a_whole_one(relay):
+    async def script(asked: Asked) -> None:
+        await asked.open_stream()
+        await asked.event(chunk("a"))
+        await asked.end_stream()
+
+    relay.upstream.script = script
+
+    *_, last = filter(None, relay.chat(stream=True).text.splitlines())
+    assert "error" in json.loads(last.removeprefix("data: "))
+
+
+def test_a_line_that_breaks_after_the_last_event_is_no_failure_any_more(relay):
+    async def script(asked: Asked) -> None:
+        await asked.open_stream()
+        await asked.event(chunk("a", finish_reason="length"))
+        await asked.piece(b"data: [DONE]\n\n")
+        asked.hang_up()
+
+    relay.upstream.script = script
+
+    assert relay.chat(stream=True).text.endswith("data: [DONE]\n\n")
+
+
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 def test_silence_is_a_timeout(impatient, stream):
     async def silent(asked: Asked) -> None:

@@ -37,7 +37,7 @@ _IN: dict[str, _Set] = {
 _CLASSES: dict[str, _Set] = _IN | {name.upper(): (outside, inside) for name, (inside, outside) in _IN.items()}
 _ANY = all_but(((10, 10), (13, 13), (0x2028, 0x2029)))
 _CONTROL = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
-_QUANTIFIER = re.compile(r"(?:[*+?]|\{(\d{1,6})(,)?(\d{1,6})?\})")
+_QUANTIFIER = re.compile(r"(?:[*+?]|\{(\d{1,6})(?:(,)(\d{1,6})?)?\})")
 
 
 class PatternRefused(LabsupportError):

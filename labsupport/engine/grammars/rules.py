@@ -17,6 +17,7 @@ from labsupport.errors import LabsupportError
 MOST_REPETITIONS = 20_000
 """llama.cpp makes a rule of every repetition that can be."""
 MOST_CHARACTERS = 200_000
+MOST_RULES = 20_000
 MOST_STEPS = 300_000
 """Steps in making automata deterministic, for all patterns of a schema together: about a second's work."""
 
@@ -81,8 +82,10 @@ class Rules:
             )
 
     def reserve(self) -> str:
-        """A name for what will be given to `choose` later."""
+        """A name for what will be given to `choose` later. Raises GrammarTooLarge."""
         self._serial += 1
+        if self._serial > MOST_RULES:
+            raise GrammarTooLarge("the schema has too many parts", allowed=f"at most {MOST_RULES} rules")
         return f"r{self._serial}"
 
     def choose(self, name: str, options: Iterable[str]) -> str:
@@ -123,7 +126,7 @@ class Rules:
 
     def _put(self, name: str, body: str) -> None:
         self._bodies[name] = body
-        self._characters += len(body)
+        self._characters += len(f"{name} ::= {body}\n")
         self._repetitions += sum(int(most or least) for least, most in _REPETITION.findall(body))
         if self._repetitions > MOST_REPETITIONS or self._characters > MOST_CHARACTERS:
             raise GrammarTooLarge(

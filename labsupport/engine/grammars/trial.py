@@ -11,6 +11,7 @@ Time is processor time, so a busy machine refuses nothing that an idle one takes
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -22,7 +23,7 @@ import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from labsupport.engine.process import child_environment
 from labsupport.engine.validation import RequestRefused
@@ -60,20 +61,18 @@ class Trial:
         self._model = model
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._verdicts: OrderedDict[str, str] = OrderedDict()
-
-    def is_known(self, grammar: str) -> bool:
-        """Whether `refuse_harmful` would answer at once."""
-        return grammar in self._verdicts
+        self._verdicts: OrderedDict[bytes, str] = OrderedDict()
 
     def refuse_harmful(self, grammar: str) -> None:
         """Return for a harmless grammar. Raises GrammarRefused, or TrialUnavailable."""
         with self._lock:
-            if grammar not in self._verdicts:
-                self._verdicts[grammar] = self._try(grammar)
+            known_as = hashlib.sha256(grammar.encode()).digest()
+            if known_as not in self._verdicts:
+                self._verdicts[known_as] = self._try(grammar)
                 if len(self._verdicts) > MOST_VERDICTS:
                     self._verdicts.popitem(last=False)
-            verdict = self._verdicts[grammar]
+            self._verdicts.move_to_end(known_as)
+            verdict = self._verdicts[known_as]
         if verdict:
             raise GrammarRefused(verdict, allowed="a simpler schema")
 
@@ -85,6 +84,8 @@ class Trial:
             self._end()
 
     def _try(self, grammar: str) -> str:
+        if self._process and self._process.poll() is not None:
+            self._end()  # it died of something else, which is not this grammar's fault
         process = self._process or self._start()
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(grammar), file=process.stdin, flush=True)
@@ -110,7 +111,7 @@ class Trial:
 
     def _answer(self, process: subprocess.Popen[str], seconds: float) -> str | None:
         """A line from the process, or None if it has ended. Raises TrialUnavailable if it is only silent."""
-        if process.stdout is None or not select.select([process.stdout], [], [], seconds)[0]:
+        if process.stdout is None or not _is_readable(process.stdout, seconds):
             self._end()
             raise TrialUnavailable(f"the process that tries grammars out said nothing for {seconds} s")
         return process.stdout.readline() or None
@@ -125,6 +126,13 @@ class Trial:
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
+
+
+def _is_readable(stream: IO[str], seconds: float) -> bool:
+    """Whether there is something to read, or the end, within so long."""
+    poll = select.poll()  # `select.select` knows no file number from 1,024 on
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def main() -> None:
@@ -157,20 +165,20 @@ def _walked(vocabulary: LlamaVocabulary, text: str) -> str:
             grammar = Grammar(vocabulary, text)
         except GrammarUnreadable:
             return "llama.cpp cannot read the schema's grammar"
-        chance = random.Random(seed)
-        for _ in range(STEPS):
-            begin = time.thread_time()
-            allowed = np.flatnonzero(np.isfinite(candidates.allowed(level, grammar)))
-            seconds = time.thread_time() - begin
-            if seconds > SLOWEST_STEP_SECONDS:
-                return f"the schema's grammar takes {seconds:.1f} s for a token"
-            if not len(allowed):
-                return "the model's vocabulary cannot spell what the schema asks for"
-            token = int(chance.choice(allowed))
-            if token in vocabulary.end_tokens:
-                break
-            grammar.advance(token)
-        grammar.close()
+        with contextlib.closing(grammar):
+            chance = random.Random(seed)
+            for _ in range(STEPS):
+                begin = time.thread_time()
+                allowed = np.flatnonzero(np.isfinite(candidates.allowed(level, grammar)))
+                seconds = time.thread_time() - begin
+                if seconds > SLOWEST_STEP_SECONDS:
+                    return f"the schema's grammar takes {seconds:.1f} s for a token"
+                if not len(allowed):
+                    return "the model's vocabulary cannot spell what the schema asks for"
+                token = int(chance.choice(allowed))
+                if token in vocabulary.end_tokens:
+                    break
+                grammar.advance(token)
     return ""
 
 

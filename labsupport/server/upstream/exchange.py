@@ -135,8 +135,12 @@ class Exchange:
                 raise errors.bad_answer(f"with an event of over {LARGEST_EVENT_BYTES} bytes") from error
             for data in events:
                 if data == b"[DONE]":
+                    self._refuse_incomplete()
                     return
                 yield self._read(data, is_chunk=True)
+        self._refuse_incomplete()
+
+    def _refuse_incomplete(self) -> None:
         if not self._meter.is_complete:
             raise errors.incomplete()
 
@@ -165,7 +169,7 @@ class Exchange:
 
 async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
     """Read what follows the last event, nothing if all is well, so that the connection can be used again."""
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, ApiError, httpx.RequestError):  # the answer is complete
         async with asyncio.timeout(LONGEST_GOODBYE_SECONDS):
             async for _ in pieces:
                 pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,7 @@ def add_routes(
         arrived = time.monotonic()
         refuse_unknown(asked.model)
         priority = priorities.of(key_name(request), asked.priority)
+        accounts.check(asked.sequences)  # before its prompt costs anything
         given = await request.json() | ({"priority": priority} if priority else {})
         longest = asked.completion_limit(0)  # of one choice; 0 if nothing limits it
         admitted = Admitted(
@@ -55,7 +57,7 @@ def add_routes(
             model=name,
             arrived=arrived,
             sequences=asked.sequences,
-            most_tokens=prompt_tokens(given) + asked.sequences * longest,
+            most_tokens=await asyncio.to_thread(prompt_tokens, given) + asked.sequences * longest,
             is_unbounded=longest == 0,
         )
         order = Order(
