@@ -15,10 +15,11 @@ whichever limit, counts nowhere.
 
 In front of an upstream nobody here knows how long a prompt is, nor, without `max_tokens`, how long an answer
 can be. There the charge is an estimate (`upstream.estimate`), made right in either direction once the
-upstream says what was used: what a request used over its estimate, the next ones wait for. Where the upstream
-never says it, the estimate stays. A request without `max_tokens` holds all that its key has left until it
-ends, so that no second one of the kind is let in meanwhile. So a minute can bring more than the limit by what
-the estimates of the requests then in hand were short of.
+upstream says what was used: what a request used over its estimate, the next ones wait for, from
+the moment when it is known: else an answer that takes over a minute would be free of the limit. Where the
+upstream never says it, the estimate stays. A request without `max_tokens` holds all that its key has left for
+a minute, or until it ends if that is sooner, so that no second one of the kind is let in meanwhile. So a
+minute can bring more than the limit by what the estimates of the requests then in hand were short of.
 
 All this is kept in the memory of one process, on the monotonic clock: it begins anew with the server.
 Source of the headers: OpenAI's guide "Rate limits".
@@ -99,10 +100,15 @@ class Window:
         return charge
 
     def settle(self, charge: Charge, used: int) -> None:
-        """Make a charge what was used, less or more. One that is older than the window counts no more."""
+        """Make a charge what was used, less or more.
+
+        One that is older than the window counts no more; what was used over it counts from now.
+        """
         if charge.at + WINDOW_NANOSECONDS > self._forget_old():
             self._taken += used - charge.amount
             charge.amount = used
+        elif used > charge.amount:
+            self.take(used - charge.amount)
 
     def _forget_old(self) -> int:
         now = self._clock()
