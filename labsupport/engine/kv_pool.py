@@ -44,10 +44,6 @@ class KVPool:
         """Cells that are free or would be if every retired slot were dropped."""
         return self.num_cells - self._num_pinned
 
-    @property
-    def num_free_slots(self) -> int:
-        return len(self._free_slots)
-
     def length(self, slot: int) -> int:
         """How many tokens a slot holds."""
         return len(self._cells[slot])
