@@ -3,20 +3,22 @@
 A model this small learns the grammar of the corpus and no copying at all when it starts on the skills. So
 it starts with *induction*: a random row of tokens, a separator, the same row again, with loss on the repeat
 only. Where in a report a name stands is what it finds last, so many names are words that nobody has seen,
-random words stand around them, and many reports are notes of one or two sentences. A batch depends on the
-seed and the number of the step alone, so a resumed run sees what an unbroken one would.
+random words stand around them, many reports are notes of one or two sentences, and rows of random words
+practise the look back from what stands behind a word to its beginning. A batch depends on the seed and the
+number of the step alone, so a resumed run sees what an unbroken one would.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from labsupport.pocket import glossary, incident_reports, value_lists, weight_sizes
 from labsupport.pocket.names import Unseen
 from labsupport.pocket.sample import Sample
-from labsupport.pocket.tokenizer import TURN_END, user_turn
+from labsupport.pocket.tokenizer import TURN_END, user_turn, word_starts
 
 PROMPT_WEIGHT = 0.02  # the whole of a prompt weighs this share of its answer; names in it are pure noise
 _SYSTEM_SHARE = 0.1
@@ -47,8 +49,30 @@ class Stage:
     short_notes: float
 
 
-_FIRST = (("induction", 0.05), ("recall", 0.28), ("summarize", 0.46), ("glossary", 0.11), ("size", 0.10))
-_LAST = (("induction", 0.03), ("recall", 0.34), ("summarize", 0.40), ("glossary", 0.08), ("size", 0.15))
+_START = (
+    ("induction", 0.10),
+    ("lookup", 0.30),
+    ("recall", 0.15),
+    ("summarize", 0.30),
+    ("glossary", 0.08),
+    ("size", 0.07),
+)
+_FIRST = (
+    ("induction", 0.04),
+    ("lookup", 0.06),
+    ("recall", 0.28),
+    ("summarize", 0.42),
+    ("glossary", 0.10),
+    ("size", 0.10),
+)
+_LAST = (
+    ("induction", 0.02),
+    ("lookup", 0.02),
+    ("recall", 0.36),
+    ("summarize", 0.40),
+    ("glossary", 0.07),
+    ("size", 0.13),
+)
 
 
 @dataclass(frozen=True)
@@ -56,9 +80,10 @@ class Curriculum:
     """Stages, when lists are how long, and how many tokens one step holds."""
 
     stages: tuple[Stage, ...] = (
-        Stage(0, _FIRST, Unseen(0.5), short_notes=0.6),
-        Stage(1500, _FIRST, Unseen(0.5), short_notes=0.2),
-        Stage(1800, _LAST, Unseen(0.65, ordinary=0.65), short_notes=0.4),
+        Stage(0, _START, Unseen(0.7, ordinary=0.5, spliced=0.4), short_notes=0.9),
+        Stage(200, _FIRST, Unseen(0.7, ordinary=0.5, spliced=0.4), short_notes=0.7),
+        Stage(1500, _LAST, Unseen(0.7, ordinary=0.65, spliced=0.4), short_notes=0.5),
+        Stage(3500, _LAST, Unseen(0.7, ordinary=0.65, spliced=0.4), short_notes=0.3),
     )
     variety: float = 0.65  # share of sentences, separators and questions with random words in them
     sixteen_pairs_at: int = 60
@@ -93,13 +118,18 @@ class Curriculum:
     ) -> Row:
         if kind == "induction":
             return induction_row(rng, copied=copied, vocabulary_size=tokenizer.get_vocab_size())
-        varied: dict[str, Any] = {"unseen": stage.unseen, "variety": self.variety}
+        if kind == "lookup":
+            return lookup_row(rng, tokenizer)
+        varied: dict[str, Any] = {
+            "unseen": replace(stage.unseen, beginnings=beginnings(tokenizer)),
+            "variety": self.variety,
+        }
         if kind == "recall":
             longest = self.longest_list(step)
             pairs = (
                 round(2 * (longest / 2) ** rng.random()) if rng.random() < 0.75 else rng.randint(2, longest)
             )
-            questions = min(pairs, rng.choice((1, 1, 2, 3)))
+            questions = min(pairs, rng.choice((1, 2, 4, 8, 8)))
             turns = value_lists.conversation(rng, "train", pairs=pairs, questions=questions, **varied)
             return chat_row(turns, rng, tokenizer)
         if kind == "summarize":
@@ -131,6 +161,40 @@ def induction_row(rng: random.Random, *, copied: int, vocabulary_size: int) -> R
     row = [rng.choice(alphabet) for _ in range(copied)]
     separator = rng.randrange(3, vocabulary_size)
     return Row([*row, separator, *row], [0.0] * (copied + 2) + [1.0] * (copied - 1))
+
+
+def lookup_row(rng: random.Random, tokenizer: Any) -> Row:
+    """Random words of one to five tokens, each before a mark; then the marks again, each before its word.
+
+    A name in a report is known by what stands behind it, and is written from its beginning. Here the same
+    look back is asked for dozens of times in a row.
+    """
+    starts = starts_of_words(tokenizer)
+    others = sorted(set(range(3, tokenizer.get_vocab_size())) - set(starts))
+    count = rng.randint(4, 24)
+    marks = rng.sample(starts, count)
+    words = [[rng.choice(starts), *rng.choices(others, k=rng.choice((0, 1, 2, 3, 4)))] for _ in marks]
+    tokens: list[int] = []
+    for word, mark in zip(words, marks, strict=True):
+        tokens += [*rng.choices(starts, k=rng.choice((0, 0, 1, 2))), *word, mark]
+    weights = [0.0] * len(tokens)
+    for asked in rng.sample(range(count), count):
+        tokens += [marks[asked], *words[asked]]
+        weights += [0.0] + [1.0] * len(words[asked])
+    return Row(tokens, weights)
+
+
+@lru_cache(maxsize=4)
+def starts_of_words(tokenizer: Any) -> list[int]:
+    """The tokens that words begin with."""
+    return word_starts(tokenizer).nonzero().flatten().tolist()
+
+
+@lru_cache(maxsize=4)
+def beginnings(tokenizer: Any) -> tuple[str, ...]:
+    """What words can begin with: every token of letters alone behind a space."""
+    words = (tokenizer.id_to_token(i).removeprefix("Ġ") for i in starts_of_words(tokenizer))
+    return tuple(word for word in words if word.isascii() and word.isalpha() and word.islower())
 
 
 def chat_row(turns: list[Sample], rng: random.Random, tokenizer: Any) -> Row:

@@ -37,6 +37,7 @@ _TOLD_WHOM = _phrases(
     "the customers|support|everybody|the team|my boss|sales|the users|legal|us all|the night shift|<person>"
 )
 _COUNTED = _phrases("ms|users|customers|percent|seconds|requests|errors|calls|tickets|GB|pods|hosts|times")
+_VERBS = _phrases(" was| was| was| was| was| was| is| is now| has been| got| went| stayed| became|:|:||")
 _FOR_MINUTES = _phrases(
     " for {m} minutes| for {m} minutes| for {m} minutes| for {m} minutes| for {m} minutes|"
     " for {m} minutes|, {m} minutes|; {m} minutes|, in all {m} minutes| for {m} min|, {m} min"
@@ -46,12 +47,12 @@ _FOR_MINUTES = _phrases(
 def opening(rng: random.Random, length: str = "") -> str:
     """Which service ({s}) was what ({i})."""
     chance = rng.random()
-    if chance < 0.15:
+    if chance < 0.25:
         return f"{lead(rng)} {{s}} as {{i}}{length}{tail(rng)}."
-    if chance < 0.3:
+    if chance < 0.38:
         when = words(rng, 1, 2)
         return f"{lead(rng)} {{s}} {when}, it {rng.choice(('is', 'was'))} {{i}}{length}{tail(rng)}."
-    verb = rng.choice((" was", " was", " was", " is", " has been", " got", ":", ""))
+    verb = rng.choice(_VERBS)
     return f"{lead(rng)} {{s}}{verb} {{i}}{length}{tail(rng)}."
 
 

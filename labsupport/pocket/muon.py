@@ -7,6 +7,7 @@ https://kellerjordan.github.io/posts/muon/ (the quintic Newton–Schulz coeffici
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[torch.Tensor],
+        parameters: Iterable[torch.Tensor] | Iterable[dict[str, Any]],
         *,
         lr: float,
         momentum: float = 0.95,

@@ -26,14 +26,19 @@ _ORDINARY = ("nouns", "adjectives", "qualities", "things", "things_lost", "every
 class Unseen:
     """Which share of names stands in no list of names; of these, which share are ordinary words.
 
-    Without the latter, `order-api` is no name to a model that has only met such words elsewhere.
+    Without the latter, `order-api` is no name to a model that has only met such words elsewhere. A share of
+    `spliced` begins with one of the `beginnings`, such as `ordergru`, so that a name can start with anything.
     """
 
     share: float
     ordinary: float = 0.0
+    spliced: float = 0.0
+    beginnings: tuple[str, ...] = ()
 
     def word(self, rng: random.Random, split: Split) -> str:
         """One of them."""
+        if self.beginnings and rng.random() < self.spliced:
+            return _spliced(rng, split, self.beginnings)
         if self.ordinary and rng.random() < self.ordinary:
             return _word(rng, split, WORDS[rng.choice(_ORDINARY)])
         return made_up_word(rng, split)
@@ -51,6 +56,16 @@ def made_up_word(rng: random.Random, split: Split) -> str:
             + rng.choice(WORDS["vowels"])
             + rng.choice(WORDS["codas"])
         )
+        if belongs(word, split):
+            return word
+
+
+def _spliced(rng: random.Random, split: Split, beginnings: tuple[str, ...]) -> str:
+    while True:
+        syllables = (
+            rng.choice(WORDS["onsets"]) + rng.choice(WORDS["vowels"]) for _ in range(rng.choice((0, 1, 1, 2)))
+        )
+        word = rng.choice(beginnings) + "".join(syllables)
         if belongs(word, split):
             return word
 

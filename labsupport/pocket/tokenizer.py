@@ -65,3 +65,11 @@ def user_turn(content: str, *, system: str = "") -> str:
     """The text before an answer, as the chat template writes it."""
     head = f"{TURN_START}system\n{system}{TURN_END}\n" if system else ""
     return f"{head}{TURN_START}user\n{content}{TURN_END}\n{TURN_START}assistant\n"
+
+
+def word_starts(tokenizer: Any) -> Any:
+    """For each token, whether it begins with a space: a tensor of booleans, [vocabulary]."""
+    import torch
+
+    size = tokenizer.get_vocab_size()
+    return torch.tensor([tokenizer.id_to_token(i).startswith("Ġ") for i in range(size)])

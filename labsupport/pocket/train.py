@@ -19,13 +19,12 @@ from torch.nn import functional
 from labsupport.pocket import tokenizer as pocket_tokenizer
 from labsupport.pocket.curriculum import Curriculum, Row
 from labsupport.pocket.model_config import llama_config
-from labsupport.pocket.muon import Muon
+from labsupport.pocket.schedule import optimizers, set_rates, share_of_rate
 from labsupport.pocket.skills import samples
 from labsupport.pocket.team import Team
-from labsupport.pocket.wiring import wire_induction
+from labsupport.pocket.wiring import wire
 
 MICRO_BATCH_TOKENS = 1024
-EMBEDDING_RATE = 0.1  # of the learning rate of the matrices; AdamW steps are larger than Muon's
 CHECKPOINT = "checkpoint.pt"
 MEETING_POINT = "meeting_point"
 LOSS_CURVE = "loss_curve.json"
@@ -92,13 +91,12 @@ class Training:
         self.tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
         torch.manual_seed(seed)
         self.model = LlamaForCausalLM(llama_config(self.tokenizer.get_vocab_size())).float()
-        wire_induction(self.model, generator=torch.Generator().manual_seed(seed))
-        matrices = [p for name, p in self.model.named_parameters() if p.ndim == 2 and "layers" in name]
-        others = [p for name, p in self.model.named_parameters() if not (p.ndim == 2 and "layers" in name)]
-        self.optimizers = [
-            Muon(matrices, lr=0.0, team=self.team),
-            torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01),
-        ]
+        wire(
+            self.model,
+            word_starts=pocket_tokenizer.word_starts(self.tokenizer),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        self.optimizers = optimizers(self.model, self.team)
         self.step = 0
         self.curve: list[dict[str, float]] = []
         if (out / CHECKPOINT).exists():
@@ -134,12 +132,9 @@ class Training:
         self.team.sum_(loss)
         self._sum_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        rate = self.rate()
-        for optimizer, base in zip(
-            self.optimizers, (self.learning_rate, self.learning_rate * EMBEDDING_RATE), strict=True
-        ):
-            for group in optimizer.param_groups:
-                group["lr"] = base * rate
+        rate = share_of_rate(self.step, steps=self.steps, decay_share=self.decay_share)
+        set_rates(self.optimizers, learning_rate=rate * self.learning_rate, step=self.step)
+        for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
@@ -163,12 +158,6 @@ class Training:
             self.model.parameters(), flat.split([g.numel() for g in gradients]), strict=True
         ):
             parameter.grad = part.view_as(parameter).clone()
-
-    def rate(self) -> float:
-        """The share of the learning rate at this step: a short rise, level, then straight down to zero."""
-        rise = min(1.0, (self.step + 1) / 40)
-        left = (self.steps - self.step) / max(1, round(self.decay_share * self.steps))
-        return min(rise, left, 1.0)
 
     def save_checkpoint(self) -> None:
         """Write the state to resume from, then the loss curve, each in one rename."""
@@ -235,7 +224,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the loss curve")
     parser.add_argument("--export", type=Path, help="folder for the finished checkpoint")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=3300)
+    parser.add_argument("--steps", type=int, default=5400)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after about so long")
     parser.add_argument("--learning-rate", type=float, default=0.006)
     parser.add_argument("--processes", type=int, default=2, help="each trains a share of every step")

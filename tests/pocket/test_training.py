@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
 
 from labsupport.pocket import tokenizer as pocket_tokenizer
-from labsupport.pocket.curriculum import Curriculum, induction_row
+from labsupport.pocket.curriculum import Curriculum, induction_row, lookup_row
 from labsupport.pocket.model_config import llama_config
+from labsupport.pocket.schedule import EMBEDDING_RATE, HELD_STEPS, optimizers, set_rates
+from labsupport.pocket.skills import samples
+from labsupport.pocket.team import Team
 from labsupport.pocket.train import CHECKPOINT, Training, loss_sum, micro_batches
-from labsupport.pocket.wiring import wire_induction
+from labsupport.pocket.wiring import wire
 
 SMALL = Curriculum(tokens_per_step=768)
 
@@ -68,11 +74,7 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(
 
 
 def test_batches_hang_on_seed_and_step_alone() -> None:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(
-        str(Path(pocket_tokenizer.__file__).with_name("weights") / "tokenizer.json")
-    )
+    tokenizer = _tokenizer()
     curriculum = Curriculum()
     rows = curriculum.rows(400, seed=1, tokenizer=tokenizer)
     assert curriculum.rows(400, seed=1, tokenizer=tokenizer) == rows
@@ -89,19 +91,94 @@ def test_batches_hang_on_seed_and_step_alone() -> None:
     )
 
 
-def test_a_wired_start_copies_and_an_unwired_one_does_not() -> None:
-    import random
+def _tokenizer() -> Tokenizer:
+    return Tokenizer.from_file(str(Path(pocket_tokenizer.__file__).with_name("weights") / "tokenizer.json"))
 
-    from transformers import LlamaForCausalLM
 
-    rng = random.Random(0)
-    rows = [induction_row(rng, copied=24, vocabulary_size=1536) for _ in range(16)]
+def _start(tokenizer: Tokenizer, *, is_wired: bool) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    model = LlamaForCausalLM(llama_config(1536)).float()
+    model = LlamaForCausalLM(llama_config(tokenizer.get_vocab_size())).float()
+    if is_wired:
+        starts = pocket_tokenizer.word_starts(tokenizer)
+        wire(model, word_starts=starts, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def test_a_wired_start_copies_and_an_unwired_one_does_not() -> None:
+    tokenizer, rng = _tokenizer(), random.Random(0)
+    rows = [induction_row(rng, copied=24, vocabulary_size=tokenizer.get_vocab_size()) for _ in range(16)]
     weights = sum(sum(row.weights) for row in rows)
     with torch.no_grad():
-        unwired = loss_sum(model, rows).item() / weights
-        wire_induction(model, generator=torch.Generator().manual_seed(0))
-        wired = loss_sum(model, rows).item() / weights
-    assert unwired > 6.5  # chance is ln 1536 = 7.3
+        unwired, wired = (
+            loss_sum(_start(tokenizer, is_wired=is_wired), rows).item() / weights
+            for is_wired in (False, True)
+        )
+    assert unwired > 6.5  # chance is the logarithm of 2,048: 7.6
     assert wired < 2.0
+
+
+def test_behind_a_word_a_wired_start_notes_the_token_that_it_began_with() -> None:
+    tokenizer = _tokenizer()
+    starts = pocket_tokenizer.word_starts(tokenizer).tolist()
+
+    def found(*, is_wired: bool) -> float:
+        model = _start(tokenizer, is_wired=is_wired)
+        notes = slice(256 - 28 - 2 * (14 + 8 + 8 + 18), 256)  # whatever of the stream is not the token's own
+        right, asked = 0, 0
+        known: list[tuple[torch.Tensor, int]] = []
+        for sample in samples("summarize", split="train", seed=3, count=12):
+            tokens = tokenizer.encode(sample.prompt).ids
+            with torch.no_grad():
+                hidden = model.model(torch.tensor([tokens]), output_hidden_states=True).hidden_states[3][0]
+            began = None
+            for place, token in enumerate(tokens):
+                if began is not None:
+                    known.append((hidden[place, notes], tokens[began]))
+                began = place if starts[token] else began
+        # The note of one occurrence is compared with those of all others: the nearest is of the same word.
+        stack = torch.stack([note for note, _ in known])
+        stack = stack / stack.norm(dim=1, keepdim=True)
+        near = stack @ stack.T - 2 * torch.eye(len(stack))
+        for i, (_, token) in enumerate(known):
+            if sum(other == token for _, other in known) > 1:
+                asked += 1
+                right += known[int(near[i].argmax())][1] == token
+        return right / asked
+
+    assert found(is_wired=True) > found(is_wired=False) + 0.2
+
+
+def test_what_is_wired_waits_and_then_learns_slowly() -> None:
+    model = _start(_tokenizer(), is_wired=False)
+    both = optimizers(model, Team())
+
+    def rates(step: int) -> dict[str, float]:
+        set_rates(both, learning_rate=1.0, step=step)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        return {
+            names[id(parameter)]: group["lr"]
+            for optimizer in both
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+
+    early, late = rates(HELD_STEPS), rates(2000)
+    assert len(early) == len(list(model.named_parameters()))
+    held = {name for name, rate in early.items() if rate == 0}
+    assert {name for name in early if "embed" in name or ".layers.0." in name or ".layers.2." in name} <= held
+    assert not any(".layers.3." in name or ".layers.5." in name for name in held)
+    assert all(0 < late[name] < 0.5 for name in held)
+    assert all(late[name] in (1.0, EMBEDDING_RATE) for name in set(late) - held)
+
+
+def test_a_row_of_the_look_back_asks_for_each_word_once_behind_its_mark() -> None:
+    tokenizer = _tokenizer()
+    row = lookup_row(random.Random(1), tokenizer)
+    first = row.weights.index(1.0) - 1
+    text = row.tokens[:first]
+    asked = [i for i in range(first, len(row.tokens)) if not row.weights[i]]
+    assert len(asked) >= 4
+    for mark, after in zip(asked, [*asked[1:], len(row.tokens)], strict=True):
+        word, length = row.tokens[mark + 1 : after], after - mark - 1
+        place = [i for i in range(len(text)) if text[i] == row.tokens[mark] and text[i - length : i] == word]
+        assert place, (word, row.tokens[mark])
