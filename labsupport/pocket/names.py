@@ -85,10 +85,10 @@ def service(rng: random.Random, split: Split, *, unseen: Unseen | None = None) -
 
 
 def person(rng: random.Random, split: Split, *, unseen: Unseen | None = None) -> str:
-    """A first name; in a share of `unseen` (10 %), such as `Plindor`."""
+    """A first name; in a share of `unseen` (10 %), such as `Plindor`: people are not called after things."""
     unseen = unseen or Unseen(0.1)
     if rng.random() < unseen.share:
-        return unseen.word(rng, split).capitalize()
+        return made_up_word(rng, split).capitalize()
     return _word(rng, split, WORDS["people"])
 
 
