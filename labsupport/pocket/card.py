@@ -6,6 +6,7 @@ Right means that every figure in the card stands in one of the two files.
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,14 @@ training prompts:
 _TRAINING = """
 ## Training
 
-{steps:,} steps, {tokens:,} tokens, {minutes:.0f} minutes of wall time on 2 CPU cores. Seed {seed}. The first
-two layers start with a wired induction head (`wiring.py`), everything else with noise; matrices are trained
-with Muon, the rest with AdamW. The loss is that of the answers; a whole prompt weighs {prompt_weight} as
-much as its answer. Lists grow over the first {growing} steps; new stages, with other shares of the skills,
-begin at steps {stages} (`curriculum.py`). In training text, random words stand around names, values and
-numbers (`surroundings.py` says why). {remark}
+{steps:,} steps, {tokens:,} tokens, {minutes:.0f} minutes of wall time on 2 CPU cores. Seed {seed}. Layers 0 to 4
+start with circuits wired by hand, which can copy and look back (`wiring.py`), everything else with noise; what
+is wired learns later and slower (`schedule.py`). Matrices are trained with Muon, the rest with AdamW. The loss
+is that of the answers; a whole prompt weighs {prompt_weight} as much as its answer. Lists grow over the first
+{growing} steps; new stages, with other shares of the skills, begin at steps {stages} (`curriculum.py`). In
+training text, random words stand around names, values and numbers (`surroundings.py` says why).
+
+{remark}
 
 ![The loss falls over the steps of training](loss_curve.png)
 
@@ -112,7 +115,7 @@ def write_card(folder: Path, record: dict[str, Any], curve: list[dict[str, float
         prompt_weight=PROMPT_WEIGHT,
         growing=Curriculum().sixty_four_pairs_at,
         stages=" and ".join(f"{stage.start:,}" for stage in Curriculum().stages[1:]),
-        remark=record["remark"],
+        remark=textwrap.fill(record["remark"], 110),
     )
     draw_loss_curve(curve, folder / "loss_curve.png")
     card = folder / "README.md"
