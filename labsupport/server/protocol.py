@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.validation import MOST_BIASED_TOKENS
 from labsupport.server.errors import bad_request
+from labsupport.server.keys import LARGEST_PRIORITY
 from labsupport.server.response_format import ResponseFormat
 
 LARGEST_N = 16
@@ -115,7 +116,7 @@ class GenerationRequest(Strict):
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
     response_format: ResponseFormat | None = None
-    priority: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    priority: Annotated[int, Field(ge=-LARGEST_PRIORITY, le=LARGEST_PRIORITY)] | None = None
     # Labels for the caller's own books; they change nothing here.
     user: str | None = None
     metadata: (
