@@ -139,9 +139,7 @@ class GenerationRequest(Strict):
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def _sampling(
-        self, *, max_tokens: int, logprobs: int | None, choice: int, grammar: str
-    ) -> SamplingParams:
+    def _sampling(self, *, max_tokens: int, logprobs: int | None, choice: int) -> SamplingParams:
         """Parameters of one of the n choices. A seed gives each choice its own, or all n would be equal."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         top_k = 0 if self.top_k is None else max(self.top_k, 0)
@@ -159,7 +157,6 @@ class GenerationRequest(Strict):
             stop=stop,
             ignore_eos=bool(self.ignore_eos),
             logprobs=logprobs,
-            grammar=grammar,
         )
 
 
@@ -228,9 +225,9 @@ class ChatParameters(GenerationRequest):
         """Most tokens to generate, where `room` tokens of context are left after the prompt."""
         return self.max_completion_tokens or self.max_tokens or room
 
-    def sampling(self, *, max_tokens: int, choice: int, grammar: str = "") -> SamplingParams:
+    def sampling(self, *, max_tokens: int, choice: int) -> SamplingParams:
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
-        return self._sampling(max_tokens=max_tokens, logprobs=logprobs, choice=choice, grammar=grammar)
+        return self._sampling(max_tokens=max_tokens, logprobs=logprobs, choice=choice)
 
 
 class ChatRequest(ChatParameters):
@@ -278,8 +275,8 @@ class CompletionRequest(GenerationRequest):
         """Most tokens to generate, where `room` tokens of context are left after the prompt."""
         return self.max_tokens or min(DEFAULT_COMPLETION_TOKENS, room)
 
-    def sampling(self, *, max_tokens: int, choice: int, grammar: str = "") -> SamplingParams:
-        return self._sampling(max_tokens=max_tokens, logprobs=self.logprobs, choice=choice, grammar=grammar)
+    def sampling(self, *, max_tokens: int, choice: int) -> SamplingParams:
+        return self._sampling(max_tokens=max_tokens, logprobs=self.logprobs, choice=choice)
 
 
 class TokenizeRequest(Strict):
