@@ -46,6 +46,7 @@ from labsupport.server.protocol import ChatRequest, CompletionRequest, TokenizeR
 from labsupport.server.room import routes as room
 from labsupport.server.room.hub import Hub
 from labsupport.server.room.sessions import Sessions
+from labsupport.server.stopping import SayStopping
 from labsupport.server.streaming import respond
 from labsupport.server.structured import StructuredOutput
 from labsupport.server.tokenizer import Tokenizer
@@ -138,6 +139,7 @@ def build(served: Served) -> FastAPI:
     )
     if not served.keys:
         app.add_middleware(LoopbackHosts)
+    app.add_middleware(SayStopping)
     app.add_middleware(CountResponses, metrics=metrics)
     admission = Admission(served.most_sequences, served.most_prompt_tokens)
     accounts = Accounts(admission, served.ledger, KeyLimits(served.keys))

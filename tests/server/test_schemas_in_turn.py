@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from asking import ALICE, BOB, CAROL, DAVE, ERIN, is_idle, wait_until
 
 import labsupport
 from labsupport.server.launch import Server
+from labsupport.server.run import GRACE_SECONDS
 from labsupport.server.structured import MOST_WAITING
 from labsupport.server.verdicts import Verdict, Verdicts, name_of
 
@@ -189,6 +191,28 @@ def test_a_key_with_too_many_unread_schemas_is_told_and_no_other(server, ask):
         assert b"too_many_schemas" in told.recv(65536)
         assert ask(ALICE).status_code == 200
         assert not is_answered(other, seconds=1)
+
+
+def test_a_server_that_stops_tells_those_whose_schemas_or_bodies_it_cannot_wait_for(tmp_path):
+    with serve(tmp_path) as server, ThreadPoolExecutor(6) as pool:
+        ask = asking(server)
+        process = psutil.Process(server.pid)
+        with no_schema_read(server, ask):
+            waiting = [pool.submit(insisting, ask, DAVE, quick(), stream=number < 3) for number in range(6)]
+            wait_until(lambda: is_full(ask, DAVE), what="schemas that are being read")
+            with sent(server, BOB, b'{"model"', length=100) as half:
+                time.sleep(1)
+                process.send_signal(signal.SIGTERM)
+
+                told = b"".join(iter(lambda: half.recv(65536), b""))
+            answers = [one.result() for one in waiting]
+            assert process.wait(GRACE_SECONDS + 120) == 0
+
+        assert told.startswith(b"HTTP/1.1 503")
+        assert b"server_stopping" in told
+        assert [code_of(answer) for answer in answers] == [(503, "server_stopping")] * 6
+        assert {answer.headers["Retry-After"] for answer in answers} == {"1"}
+        assert "Traceback" not in server.log_tail(1000)
 
 
 def test_what_was_asked_for_least_recently_is_forgotten_first():
