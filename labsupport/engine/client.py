@@ -17,6 +17,7 @@ import zmq
 import zmq.asyncio
 
 from labsupport.engine.config import EngineConfig
+from labsupport.engine.faults import exception_for
 from labsupport.engine.messages import (
     Abort,
     Delta,
@@ -135,8 +136,8 @@ class EngineClient:
         """Run a prompt and yield its deltas; the last one has `finish_reason`. Use a `request_id` only once.
 
         Closing or cancelling the iteration aborts the request in the engine (a loop that may be left early
-        belongs into `contextlib.aclosing`). Raises RequestRefused before anything runs, EngineDied when the
-        process ends meanwhile or is not up.
+        belongs into `contextlib.aclosing`). Raises RequestRefused before anything runs, NoRoom when the
+        device has none for it, EngineDied when the process ends meanwhile or is not up, EngineFault.
         """
         self.check(tokens, params)
         if request_id in self._requests:
@@ -157,7 +158,7 @@ class EngineClient:
                     raise news
                 if news.finish_reason == "error":
                     is_over = True
-                    raise RequestRefused(news.error)
+                    raise exception_for(news)
                 is_over = news.finish_reason is not None
                 yield news
         finally:
