@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import httpx
@@ -24,7 +25,7 @@ def sabotage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sabotage]:
 
 @pytest.fixture(scope="module")
 def server(sabotage: Sabotage) -> Iterator[Server]:
-    with labsupport.serve("pocket", slots=2, context=512, debug=True) as running:
+    with labsupport.serve("pocket", slots=2, context=2048, debug=True) as running:
         yield running
 
 
@@ -53,3 +54,25 @@ def test_only_the_requests_own_faults_are_400_and_the_engines_are_500():
         return from_engine(exception_for(Delta(request_id="x", error="why", fault=fault))).status
 
     assert [status(fault) for fault in ("request", "room", "engine")] == [400, 503, 500]
+
+
+def test_an_engine_that_talks_nonsense_is_replaced_and_its_requests_are_told(server, sabotage):
+    before = server.get("/debug/engine").json()["pid"]
+    with httpx.stream(
+        "POST",
+        f"{server.url}/v1/completions",
+        json={"model": "pocket", "prompt": "x", "stream": True, "max_tokens": 2000, "ignore_eos": True},
+        timeout=300,
+    ) as response:
+        lines = response.iter_lines()
+        next(lines)
+
+        sabotage.madden()
+
+        assert any("engine_died" in line for line in lines)
+    wait_until(lambda: complete(server).status_code == 200, seconds=300, what="an answer of the next engine")
+    assert server.get("/debug/engine").json()["pid"] != before
+    assert "cannot follow what the engine says" in server.log_tail(1000)
+    with pytest.raises(ProcessLookupError):
+        os.kill(before, 0)
+    wait_until(lambda: is_idle(server), what="an idle engine")

@@ -130,6 +130,9 @@ class Upstream:
                 status = response.status_code
         except (httpx.RequestError, TimeoutError):
             return "unreachable"
+        except Exception:  # whatever it is, there is a next time
+            logger.exception("the upstream could not be probed")
+            return "unreachable"
         if status in (401, 403):
             return "key_refused"
         # 404: a server without this route is there all the same
