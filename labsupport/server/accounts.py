@@ -23,13 +23,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from labsupport.server.answers import Usage
 from labsupport.server.errors import ApiError
 from labsupport.server.key_limits import Grant, KeyLimits
 from labsupport.server.ledger import Ledger
 from labsupport.server.ledger_file import Row
 from labsupport.server.limits import Admission
 from labsupport.server.meter import Meter
+from labsupport.server.usage import Usage
 
 
 @dataclass(frozen=True, kw_only=True)

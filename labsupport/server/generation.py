@@ -17,13 +17,14 @@ from labsupport.engine.client import EngineClient
 from labsupport.engine.messages import Delta, SamplingParams
 from labsupport.errors import LabsupportError
 from labsupport.server.accounts import Accounts, Request
-from labsupport.server.answers import AnswerFormat, Collected, usage_of
+from labsupport.server.answers import AnswerFormat, Collected
 from labsupport.server.errors import ApiError, from_engine
 from labsupport.server.meter import EngineMeter
 from labsupport.server.metrics import Metrics
 from labsupport.server.response_format import ResponseFormat
 from labsupport.server.streaming import DONE, event
 from labsupport.server.structured import StructuredOutput
+from labsupport.server.usage import usage_of
 
 
 @dataclass(frozen=True, kw_only=True)
