@@ -82,6 +82,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "always let in (default: 0, no limit but that of sequences)",
     )
     parser.add_argument(
+        "--slowest-reader",
+        type=int,
+        default=1000,
+        metavar="BYTES",
+        help="bytes a second that a client has to take of an answer that waits for it, measured over a "
+        "minute. Who is slower is hung up on, because the answer holds a place that others wait for. A "
+        "higher rate frees it sooner and loses clients with bad connections; 0 lets anybody stay who takes a "
+        "byte a minute (default: 1000)",
+    )
+    parser.add_argument(
         "--ledger",
         type=Path,
         metavar="FILE",
@@ -123,6 +133,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
     for option, value in (
         ("--max-waiting", arguments.max_waiting),
         ("--max-prompt-tokens", arguments.max_prompt_tokens),
+        ("--slowest-reader", arguments.slowest_reader),
     ):
         if value < 0:
             raise LabsupportError(f"{option} is {value}", allowed="0 or more")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -17,6 +18,7 @@ import zmq
 import zmq.asyncio
 
 from labsupport.engine.config import EngineConfig
+from labsupport.engine.faults import exception_for
 from labsupport.engine.messages import (
     Abort,
     Delta,
@@ -46,6 +48,8 @@ STEP_SLACK = 8
 LONGEST_PAUSE_SECONDS = 30.0
 """The longest pause between two attempts to bring back an engine that does not start."""
 _LEAVE_SECONDS = 2.0
+
+logger = logging.getLogger("labsupport.engine")
 
 
 class EngineDied(LabsupportError):
@@ -135,8 +139,8 @@ class EngineClient:
         """Run a prompt and yield its deltas; the last one has `finish_reason`. Use a `request_id` only once.
 
         Closing or cancelling the iteration aborts the request in the engine (a loop that may be left early
-        belongs into `contextlib.aclosing`). Raises RequestRefused before anything runs, EngineDied when the
-        process ends meanwhile or is not up.
+        belongs into `contextlib.aclosing`). Raises RequestRefused before anything runs, NoRoom when the
+        device has none for it, EngineDied when the process ends meanwhile or is not up, EngineFault.
         """
         self.check(tokens, params)
         if request_id in self._requests:
@@ -157,7 +161,7 @@ class EngineClient:
                     raise news
                 if news.finish_reason == "error":
                     is_over = True
-                    raise RequestRefused(news.error)
+                    raise exception_for(news)
                 is_over = news.finish_reason is not None
                 yield news
         finally:
@@ -200,19 +204,35 @@ class EngineClient:
     # The process
 
     async def _supervise(self) -> None:
-        """Read what the engine says; when it dies or hangs, fail its requests and restart it. For ever."""
+        """Read what the engine says; when it dies or hangs, fail its requests and restart it. For ever.
+
+        Whatever goes wrong here is logged and survived: nobody else would bring the engine back.
+        """
         while True:
-            self._failure = await self._read_until_death()
-            await self._let_go(0)
-            pause_seconds = 0.1
-            while self._process is None:
-                try:
-                    self._take(await EngineProcess.start(self.config, self._context))
-                except (EngineFailed, OSError, zmq.ZMQError) as error:
-                    self._failure = f"the engine died and does not start again: {error}"
-                    await asyncio.sleep(pause_seconds)
-                    pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+            try:
+                self._failure = await self._read_until_death()
+            except Exception as error:
+                logger.exception("cannot follow what the engine says; it is started again")
+                self._failure = f"what the engine process said could not be read ({type(error).__name__})"
+            try:
+                await self._let_go(0)
+            except Exception:
+                logger.exception("the engine process that is to go may still be there")
+            await self._bring_back()
             self.restarts += 1
+
+    async def _bring_back(self) -> None:
+        """Start a process, again and again until one is up."""
+        pause_seconds = 0.1
+        while self._process is None:
+            try:
+                self._take(await EngineProcess.start(self.config, self._context))
+            except Exception as error:
+                if not isinstance(error, (EngineFailed, OSError, zmq.ZMQError)):
+                    logger.exception("a mistake in starting the engine")
+                self._failure = f"the engine died and does not start again: {error}"
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 
     async def _read_until_death(self) -> str:
         """How it ended: the process is gone, or silent for so long that it has to go."""
@@ -248,12 +268,19 @@ class EngineClient:
                 if inbox := self._requests.get(delta.request_id):
                     inbox.put_nowait(delta)
         elif isinstance(message, Snapshot):
-            if self._on_snapshot:
-                self._on_snapshot(message)
+            self._show(message)
         elif isinstance(message, Integrity):
             answer = self._questions.get(message.question_id)
             if answer and not answer.done():
                 answer.set_result(message)
+
+    def _show(self, snapshot: Snapshot) -> None:
+        try:
+            if self._on_snapshot:
+                self._on_snapshot(snapshot)
+        except Exception:  # a watcher's mistake, which no request has to pay for
+            logger.exception("who watches the engine could not take a snapshot, and gets no more")
+            self._on_snapshot = None
 
     def _down(self) -> EngineDied:
         return EngineDied(self._failure, remedy="Ask again in a moment: the engine is being restarted.")

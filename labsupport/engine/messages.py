@@ -13,6 +13,7 @@ import msgspec
 from labsupport.engine.snapshot import Snapshot, Watch
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+Fault = Literal["request", "room", "engine"]
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,7 +87,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     `text` is what may be shown now (partial UTF-8 and possible beginnings of stop strings are held back), so
     it may be empty while `tokens` is not. The last delta has `finish_reason`. `cached_tokens` counts the
     prompt tokens that were not computed because a prefix was shared, and `queue_seconds` is the time from
-    arrival to the first step; both are final from the first delta on.
+    arrival to the first step; both are final from the first delta on. With the `finish_reason` `error` come
+    its words and whose `fault` it is: see `faults`.
     """
 
     request_id: str
@@ -95,6 +97,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     error: str = ""
+    fault: Fault = "engine"
     cached_tokens: int = 0
     queue_seconds: float = 0.0
 

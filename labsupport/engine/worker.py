@@ -24,6 +24,7 @@ from labsupport.engine.messages import (
     Abort,
     Delta,
     Failed,
+    Fault,
     FinishReason,
     FromEngine,
     Inspect,
@@ -73,7 +74,8 @@ class Worker:
                 drawn = self._runner.step(plan)
             except CellsExhausted:
                 for sequence in self._scheduler.retreat(plan):
-                    self._end(sequence.request_id, "error", "the device has no room for this, even alone")
+                    words = "the device has no room for this now, even alone"
+                    self._end(sequence.request_id, "error", words, fault="room")
                 continue
             progress = self._scheduler.commit(plan, drawn, time.monotonic())
             self._publish(self._report(self._transcripts.deltas(progress)))
@@ -130,7 +132,9 @@ class Worker:
                     priority=message.priority,
                 )
             )
-        except (RequestRefused, ValueError) as error:
+        except RequestRefused as error:
+            self._end(message.request_id, "error", str(error), fault="request")
+        except ValueError as error:  # what the checks above should have found
             self._end(message.request_id, "error", str(error))
 
     # Messages out
@@ -169,10 +173,12 @@ class Worker:
             sequences=tuple(sequence.request_id for sequence in (*scheduler.running, *scheduler.waiting)),
         )
 
-    def _end(self, request_id: str, reason: FinishReason, error: str = "") -> None:
+    def _end(
+        self, request_id: str, reason: FinishReason, error: str = "", *, fault: Fault = "engine"
+    ) -> None:
         """Say with the next report that a request has ended without a step."""
         self._transcripts.forget(request_id)
-        self._endings.append(Delta(request_id=request_id, finish_reason=reason, error=error))
+        self._endings.append(Delta(request_id=request_id, finish_reason=reason, error=error, fault=fault))
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """What each request uses, from its admission to its end: its place, its key's limits, its row in the ledger.
 
-Right means: a request that was admitted has exactly one row, whichever way it ends; that row says what the
-answer's `usage` says, or that nobody knows; it is durable before the answer's last byte is sent; and what the
-request did not use of its key's tokens comes back. A request that is refused here costs nothing and leaves no
-row: whoever is refused a thousand times a second must not fill the disk (`/metrics` counts refusals).
+Right means: a request that was admitted and booked has exactly one row, whichever way it ends; that row says
+what the answer's `usage` says, or that nobody knows; it is durable before the answer's last byte is sent; and
+what the request did not use of its key's tokens comes back. A request that is refused here costs nothing and
+leaves no row: whoever is refused a thousand times a second must not fill the disk (`/metrics` counts
+refusals). One that was admitted and is refused before it is booked, for its schema, leaves no row either, but
+has been one of its key's requests of that minute: it had to be read.
 
 While the ledger cannot be written, new requests are refused: the books go before availability. An answer that
 nobody can be billed for is paid all the same, by whoever runs the GPU or has the account with the upstream,
@@ -16,18 +18,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import msgspec
 
-from labsupport.server.answers import Usage
 from labsupport.server.errors import ApiError
 from labsupport.server.key_limits import Grant, KeyLimits
 from labsupport.server.ledger import Ledger
 from labsupport.server.ledger_file import Row
 from labsupport.server.limits import Admission
 from labsupport.server.meter import Meter
+from labsupport.server.usage import Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +66,63 @@ class Accounts:
         """What an answer's headers say about the limits of its key."""
         return self._limits.headers(key)
 
-    def check(self, sequences: int) -> None:
-        """Raise ApiError if the queue has no place for so many; ask before their prompts cost anything."""
+    def check(self, sequences: int, key: str) -> None:
+        """Raise ApiError for what stands in the way of so many, whatever their prompts turn out to be.
+
+        Ask before those cost anything: it holds nothing, so `admit` asks again.
+        """
         self._admission.check(sequences)
+        self._refuse_unwritable()
+        self._limits.check(key)
 
-    @contextlib.asynccontextmanager
-    async def open(self, request: Request, meter: Meter) -> AsyncIterator[Account]:
-        """The request's account for the block, which does the work and finishes the account.
-
-        An ApiError of the block is written down as its failure, any other exception as a mistake of ours,
-        and a block that is left without a word, by whoever cancels it, as an abort.
+    @contextlib.contextmanager
+    def admit(self, request: Request) -> Iterator[Grant]:
+        """Hold the request's places in the queue and of its key, and its key's tokens, for the block.
 
         Raises ApiError before the block: 400 or 429 for the queue's limits or the key's, 503 while the ledger
         cannot be written.
         """
         # First, so that whom a full queue refuses has used nothing of its key's limits.
         self._admission.check(request.sequences, request.prompt_tokens)
+        self._refuse_unwritable()
+        with (
+            self._limits.admit(request.key, request.most_tokens, is_unbounded=request.is_unbounded) as grant,
+            self._admission.admit(request.sequences, request.prompt_tokens),
+        ):
+            yield grant
+
+    @contextlib.asynccontextmanager
+    async def book(self, request: Request, grant: Grant, meter: Meter) -> AsyncIterator[Account]:
+        """The account of an admitted request for the block, which does the work and finishes the account.
+
+        An ApiError of the block is written down as its failure, any other exception as a mistake of ours,
+        and a block that is left without a word, by whoever cancels it, as an abort.
+        """
+        account = Account(request, self._ledger, grant, meter)
+        reason = "abort"
+        try:
+            yield account
+            reason = "other"
+        except ApiError as error:
+            reason = "error"
+            await account.fail(str(error.code))
+            raise
+        except Exception:
+            reason = "error"
+            account.post("error", "internal_error")
+            raise
+        finally:
+            account.post("abort")
+            meter.end(reason)
+
+    @contextlib.asynccontextmanager
+    async def open(self, request: Request, meter: Meter) -> AsyncIterator[Account]:
+        """`admit` and `book` in one, for a request with nothing to do between the two."""
+        with self.admit(request) as grant:
+            async with self.book(request, grant, meter) as account:
+                yield account
+
+    def _refuse_unwritable(self) -> None:
         if self._ledger and (trouble := self._ledger.trouble):
             raise ApiError(
                 503,
@@ -87,26 +130,6 @@ class Accounts:
                 code="ledger_unavailable",
                 retry_after_seconds=1,
             )
-        with (
-            self._limits.admit(request.key, request.most_tokens, is_unbounded=request.is_unbounded) as grant,
-            self._admission.admit(request.sequences, request.prompt_tokens),
-        ):
-            account = Account(request, self._ledger, grant, meter)
-            reason = "abort"
-            try:
-                yield account
-                reason = "other"
-            except ApiError as error:
-                reason = "error"
-                await account.fail(str(error.code))
-                raise
-            except Exception:
-                reason = "error"
-                account.post("error", "internal_error")
-                raise
-            finally:
-                account.post("abort")
-                meter.end(reason)
 
 
 class Account:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,7 @@ from labsupport.server.protocol import ChatRequest, CompletionRequest, TokenizeR
 from labsupport.server.room import routes as room
 from labsupport.server.room.hub import Hub
 from labsupport.server.room.sessions import Sessions
+from labsupport.server.stopping import SayStopping
 from labsupport.server.streaming import respond
 from labsupport.server.structured import StructuredOutput
 from labsupport.server.tokenizer import Tokenizer
@@ -138,6 +139,7 @@ def build(served: Served) -> FastAPI:
     )
     if not served.keys:
         app.add_middleware(LoopbackHosts)
+    app.add_middleware(SayStopping)
     app.add_middleware(CountResponses, metrics=metrics)
     admission = Admission(served.most_sequences, served.most_prompt_tokens)
     accounts = Accounts(admission, served.ledger, KeyLimits(served.keys))
@@ -170,7 +172,7 @@ def _add_generation(
     priorities: Priorities,
     structured: StructuredOutput,
 ) -> None:
-    generator = Generator(metrics, accounts)
+    generator = Generator(metrics, accounts, structured)
     prompts = Prompts(served.tokenizer, served.template)
 
     async def answer(
@@ -179,34 +181,45 @@ def _add_generation(
         """What both generating routes do once they know how their answer is written."""
         arrived = time.monotonic()
         served.refuse_unknown(asked.model)
-        priority = priorities.of(key_name(request), asked.priority)
+        key = key_name(request)
+        priority = priorities.of(key, asked.priority)
         engine = served.engine.require()
-        accounts.check(asked.num_sequences)  # before its prompts cost anything
-        context_tokens = engine.info.context_tokens
-        encoded = await asyncio.to_thread(prompts.of, asked, context_tokens=context_tokens)
-        limits = completion_tokens(asked, encoded, context_tokens=context_tokens)
-        grammar = await structured.grammar(asked.response_format, engine)
-        job = Job(
-            id=form.id,
-            route=request.url.path,
-            model=served.name,
-            arrived=arrived,
-            sequences=[
-                (tokens, asked.sampling(max_tokens=limit, choice=choice, grammar=grammar))
-                for tokens, limit in zip(encoded, limits, strict=True)
-                for choice in range(asked.choices_per_prompt)
-            ],
-            choices_per_prompt=asked.choices_per_prompt,
-            key=key_name(request),
-            priority=priority,
-        )
-        deltas = generator.run(job, engine)
-        if asked.stream:
-            events = stream(deltas, job, form, include_usage=asked.include_usage)
-            response = await respond(request.receive, events)
-        else:
-            response = await respond(request.receive, collect(deltas, job, form))
-        response.headers.update(accounts.headers(job.key))
+        accounts.check(asked.num_sequences, key)  # before its prompts cost anything
+
+        async def read() -> Job:
+            context_tokens = engine.info.context_tokens
+            encoded = await asyncio.to_thread(prompts.of, asked, context_tokens=context_tokens)
+            limits = completion_tokens(asked, encoded, context_tokens=context_tokens)
+            return Job(
+                id=form.id,
+                route=request.url.path,
+                model=served.name,
+                arrived=arrived,
+                sequences=[
+                    (tokens, asked.sampling(max_tokens=limit, choice=choice))
+                    for tokens, limit in zip(encoded, limits, strict=True)
+                    for choice in range(asked.choices_per_prompt)
+                ],
+                choices_per_prompt=asked.choices_per_prompt,
+                key=key,
+                form=asked.response_format,
+                priority=priority,
+            )
+
+        async def whole() -> bytes:
+            job = await read()
+            return await collect(generator.run(job, engine), job, form)
+
+        async def events() -> AsyncGenerator[bytes, None]:
+            job = await read()
+            chunks = stream(generator.run(job, engine), job, form, include_usage=asked.include_usage)
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+
+        # All that takes time is within, where it is noticed that the client has gone.
+        response = await respond(request.receive, events() if asked.stream else whole())
+        response.headers.update(accounts.headers(key))
         return response
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion)

@@ -40,6 +40,10 @@ class EngineLink:
             self._client = await EngineClient.start(self._config)
         except LabsupportError as error:
             self.failure = error
+        except Exception as error:  # a server that loads for ever would tell nobody
+            logger.exception("a mistake in starting the engine")
+            self.failure = LabsupportError(f"the engine could not be started: {error!r}")
+        if self._client is None:
             self._on_failure()
             return
         info = self._client.info

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from labsupport.engine.client import EngineDied, RequestRefused
+from labsupport.engine.faults import EngineFault, NoRoom
 from labsupport.errors import LabsupportError
 
 
@@ -66,13 +67,19 @@ def bad_request(message: str, *, param: str | None = None, code: str | None = No
 
 
 def from_engine(error: LabsupportError, *, retry_after_seconds: int = 1) -> ApiError:
-    """What the engine's errors mean to a client: 400 for the impossible, 503 for what a retry may mend."""
+    """What the engine's errors mean to a client.
+
+    400 for what the request itself made impossible, 503 for what a retry may mend (no room, an engine that
+    is gone), 500 for a mistake of the engine's.
+    """
     message = " ".join(
         part for part in (error.problem, error.allowed and f"Allowed: {error.allowed}.") if part
     )
     if isinstance(error, RequestRefused):
         return bad_request(message, code="request_refused")
-    code = "engine_died" if isinstance(error, EngineDied) else "engine_unavailable"
+    if isinstance(error, EngineFault):
+        return ApiError(500, message, code="engine_fault")
+    code = {EngineDied: "engine_died", NoRoom: "no_room"}.get(type(error), "engine_unavailable")
     return ApiError(503, message, code=code, retry_after_seconds=retry_after_seconds)
 
 

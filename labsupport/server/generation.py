@@ -11,15 +11,20 @@ import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from labsupport.engine.client import EngineClient
 from labsupport.engine.messages import Delta, SamplingParams
 from labsupport.errors import LabsupportError
 from labsupport.server.accounts import Accounts, Request
-from labsupport.server.answers import AnswerFormat, Collected, usage_of
+from labsupport.server.answers import AnswerFormat, Collected
 from labsupport.server.errors import ApiError, from_engine
 from labsupport.server.meter import EngineMeter
 from labsupport.server.metrics import Metrics
+from labsupport.server.response_format import ResponseFormat
 from labsupport.server.streaming import DONE, event
+from labsupport.server.structured import StructuredOutput
+from labsupport.server.usage import usage_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,7 @@ class Job:
     """What one request asks of the engine: sequences in the order of its choices, n to a prompt.
 
     id: its answer's. arrived: when it came in, on the monotonic clock, in seconds.
-    priority: lower is earlier.
+    form: what the answer has to be. priority: lower is earlier.
     """
 
     id: str
@@ -37,6 +42,7 @@ class Job:
     sequences: Sequence[tuple[list[int], SamplingParams]]
     choices_per_prompt: int
     key: str
+    form: ResponseFormat | None = None
     priority: int = 0
 
     @property
@@ -66,39 +72,50 @@ class Job:
 class Generator:
     """Runs jobs, within the limits of the queue and of their keys, and measures and accounts them."""
 
-    def __init__(self, metrics: Metrics, accounts: Accounts) -> None:
+    def __init__(self, metrics: Metrics, accounts: Accounts, structured: StructuredOutput) -> None:
         self._metrics = metrics
         self._accounts = accounts
+        self._structured = structured
 
     async def run(self, job: Job, engine: EngineClient) -> AsyncGenerator[tuple[int, Delta], None]:
         """Deltas of all sequences as they come, each with its choice's index.
 
         Ends once the job's row in the ledger is durable. Raises ApiError: 400 or 429 before anything runs,
-        503 when the engine fails meanwhile.
+        503 when the engine fails meanwhile. Raises TrialUnavailable before anything runs.
         """
         for tokens, params in job.sequences:
             engine.check(tokens, params)
-        meter = EngineMeter(
-            self._metrics,
-            [len(tokens) for tokens, _ in job.sequences],
-            choices_per_prompt=job.choices_per_prompt,
-            arrived=job.arrived,
+        request = job.request()
+        with self._accounts.admit(request) as grant:  # first: to read a schema can cost more than the answer
+            grammar = await self._structured.grammar(job.form, engine, key=job.key)
+            meter = EngineMeter(
+                self._metrics,
+                [len(tokens) for tokens, _ in job.sequences],
+                choices_per_prompt=job.choices_per_prompt,
+                arrived=job.arrived,
+            )
+            async with self._accounts.book(request, grant, meter) as account:
+                try:
+                    async with contextlib.aclosing(_merged(_streams(job, grammar, engine))) as merged:
+                        async for index, delta in merged:
+                            meter.saw(index, delta)
+                            yield index, delta
+                except LabsupportError as error:
+                    raise from_engine(error) from error
+                await account.finish()
+
+
+def _streams(job: Job, grammar: str, engine: EngineClient) -> list[AsyncGenerator[Delta, None]]:
+    return [
+        engine.generate(
+            tokens,
+            msgspec.structs.replace(params, grammar=grammar),
+            request_id=f"{job.id}-{index}",
+            key=job.key,
+            priority=job.priority,
         )
-        async with self._accounts.open(job.request(), meter) as account:
-            streams = [
-                engine.generate(
-                    tokens, params, request_id=f"{job.id}-{index}", key=job.key, priority=job.priority
-                )
-                for index, (tokens, params) in enumerate(job.sequences)
-            ]
-            try:
-                async with contextlib.aclosing(_merged(streams)) as merged:
-                    async for index, delta in merged:
-                        meter.saw(index, delta)
-                        yield index, delta
-            except LabsupportError as error:
-                raise from_engine(error) from error
-            await account.finish()
+        for index, (tokens, params) in enumerate(job.sequences)
+    ]
 
 
 async def collect(deltas: AsyncGenerator[tuple[int, Delta], None], job: Job, form: AnswerFormat) -> bytes:

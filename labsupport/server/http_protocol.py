@@ -2,14 +2,18 @@
 
 Right means: bytes that cannot be read as a request get 400 with OpenAI's error object, as far as an answer is
 still possible, and the connection closes; and nobody holds a connection, or what an answer holds on our side,
-by doing nothing. (A body that does not arrive is `limits.BodyLimit`'s business.)
+by doing nothing, or next to nothing. (A body that does not arrive is `limits.BodyLimit`'s business.)
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import logging
+import struct
+import termios
 from http import HTTPStatus
 
 import h11
@@ -25,16 +29,24 @@ class HttpProtocol(H11Protocol):
 
     header_seconds: how long the head of a request may take, from its first byte or from the opening of the
         connection. (Between two requests the web server's own, shorter, time for an idle connection counts.)
-    stall_seconds: how long a client may take nothing of an answer that waits for it. A stream that nobody
-        reads keeps its place among the requests in hand, so a few dozen of them would keep everybody out.
-        Sixty seconds is what nginx's `send_timeout` allows by default.
+    stall_seconds, least_bytes_per_second: in each stretch of so many seconds in which an answer waits for its
+        client, the client has to take that much of it, and something in any case. A stream that nobody reads
+        keeps its place among the requests in hand, so a few dozen of them would keep everybody out; with a
+        least rate, an answer of B bytes holds its place for B / rate + stall_seconds at most. Sixty seconds
+        is what nginx's `send_timeout` allows by default; for the rate, see `labsupport serve --help`.
     """
 
     header_seconds = 20.0
     stall_seconds = 60.0
+    least_bytes_per_second = 1000
 
     _head_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def with_least_rate(cls, bytes_per_second: int) -> type[HttpProtocol]:
+        """The same, for readers that are at least so fast."""
+        return type(cls.__name__, (cls,), {"least_bytes_per_second": bytes_per_second})
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -57,6 +69,15 @@ class HttpProtocol(H11Protocol):
     def resume_writing(self) -> None:
         self._stop_timing_the_reader()
         super().resume_writing()
+        self._time_a_goodbye()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._time_a_goodbye()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._time_a_goodbye()
 
     def send_400_response(self, msg: str) -> None:
         """Answer `msg`, the web server's words for what was wrong, and hang up."""
@@ -84,22 +105,40 @@ class HttpProtocol(H11Protocol):
         else:
             self.transport.close()
 
-    # A reader that never reads
+    # A reader that never reads, or hardly
+
+    def _time_a_goodbye(self) -> None:
+        """Closing waits until all is read, however little it is."""
+        if self.transport.is_closing() and self.transport.get_write_buffer_size() and not self._stall_timer:
+            self._time_the_reader()
 
     def _time_the_reader(self) -> None:
-        waiting_bytes = self.transport.get_write_buffer_size()
-        self._stall_timer = self.loop.call_later(self.stall_seconds, self._reader_is_late, waiting_bytes)
+        self._stall_timer = self.loop.call_later(
+            self.stall_seconds, self._judge_the_reader, self._untaken_bytes()
+        )
 
     def _stop_timing_the_reader(self) -> None:
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
 
-    def _reader_is_late(self, bytes_before: int) -> None:
-        if self.transport.get_write_buffer_size() < bytes_before:
+    def _untaken_bytes(self) -> int:
+        """What of the answer the client's side has not acknowledged. None is added while it waits.
+
+        Ours is the smaller part: the kernel holds megabytes, and takes more of ours only when a third of them
+        is gone. Where it does not say how much it holds, a slow reader is seen to take nothing, then a lot.
+        """
+        held = bytes(4)
+        with contextlib.suppress(OSError):
+            held = fcntl.ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, held)
+        return self.transport.get_write_buffer_size() + int(struct.unpack("i", held)[0])
+
+    def _judge_the_reader(self, bytes_before: int) -> None:
+        taken = bytes_before - self._untaken_bytes()
+        if taken >= max(1, self.least_bytes_per_second * self.stall_seconds):
             self._time_the_reader()
             return
-        logger.info("hung up on a client that read nothing of its answer for %g s", self.stall_seconds)
+        logger.info("hung up on a client that took %d bytes in %g s", taken, self.stall_seconds)
         self.transport.abort()  # close() would wait until it reads
 
     def _refuse(self, refusal: ApiError) -> None:

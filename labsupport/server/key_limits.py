@@ -3,7 +3,7 @@
 Right means: in no 60 s does a key get more than its limit, whatever the order of its requests; and who comes
 again after the `Retry-After` of a 429 is let in, unless another request of the same key came first or used
 more than was foreseen. (For the limit of concurrent requests that time is an estimate: nobody knows when an
-answer ends.)
+answer ends. And a request is asked for twice: first, before its prompts are read, as if it used one token.)
 
 Tokens are charged when a request is admitted, at the most that it can use: its prompts and `max_tokens` of
 every choice. What it did not use comes back when it ends. Amazon Bedrock does so too, and advises to set
@@ -138,15 +138,8 @@ class KeyLimiter:
         self._tokens = Window(limits.tokens_per_minute, clock=clock) if limits.tokens_per_minute else None
         self._places = Places(limits.concurrent) if limits.concurrent else None
 
-    @contextlib.contextmanager
-    def admit(self, most_tokens: int, *, is_unbounded: bool = False) -> Iterator[Grant]:
-        """Hold a request that can use `most_tokens` for the block; an unbounded one can use all that is left.
-
-        Raises ApiError: 400 if it is over the limit by itself, 429 with the time to come again if not now.
-        """
-        if is_unbounded:  # it cannot use nothing, even if its prompt is empty
-            most_tokens = max(most_tokens, 1)
-        self._refuse_larger_than_the_limit(most_tokens)
+    def check(self, most_tokens: int = 1) -> None:
+        """Raise ApiError 429, with the time to come again, if one that can use so many tokens cannot now."""
         waits = dict(self._waits(most_tokens))
         if waits:
             what, seconds = max(waits.items(), key=lambda wait: wait[1])
@@ -157,6 +150,17 @@ class KeyLimiter:
                 retry_after_seconds=seconds,
                 headers=self.headers(),
             )
+
+    @contextlib.contextmanager
+    def admit(self, most_tokens: int, *, is_unbounded: bool = False) -> Iterator[Grant]:
+        """Hold a request that can use `most_tokens` for the block; an unbounded one can use all that is left.
+
+        Raises ApiError: 400 if it is over the limit by itself, 429 with the time to come again if not now.
+        """
+        if is_unbounded:  # it cannot use nothing, even if its prompt is empty
+            most_tokens = max(most_tokens, 1)
+        self._refuse_larger_than_the_limit(most_tokens)
+        self.check(most_tokens)
         grant = Grant()
         charge = None
         if self._tokens:
@@ -216,6 +220,11 @@ class KeyLimits:
         if limiter := self._limiters.get(name):
             return limiter.admit(most_tokens, is_unbounded=is_unbounded)
         return contextlib.nullcontext(Grant())
+
+    def check(self, name: str) -> None:
+        """As `KeyLimiter.check`, for the least that a request can use: nobody has counted its tokens yet."""
+        if limiter := self._limiters.get(name):
+            limiter.check()
 
     def headers(self, name: str) -> dict[str, str]:
         """As `KeyLimiter.headers`."""

@@ -23,7 +23,8 @@ from labsupport.errors import LabsupportError
 
 LARGEST_LIMIT = 2**53
 """The largest whole number that every JSON reader keeps exactly."""
-LARGEST_PRIORITY = 1000
+LARGEST_PRIORITY = 100
+"""Either way, in this file and in requests: what it is worth is in `priorities`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _FORMAT = "one key a line, of ASCII characters without spaces, then settings like name=alice concurrent=4"
 

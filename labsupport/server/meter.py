@@ -10,8 +10,8 @@ import abc
 from collections.abc import Sequence
 
 from labsupport.engine.messages import Delta
-from labsupport.server.answers import Counted, Usage, usage_of
 from labsupport.server.metrics import Metrics, SequenceWatch
+from labsupport.server.usage import Counted, Usage, usage_of
 
 
 class Meter(abc.ABC):

@@ -2,7 +2,8 @@
 
 Right means: whatever a route answers, the document says that it may: its statuses, its content types and
 the shape of its errors. FastAPI writes down what it can see, the types of requests and whole answers; it
-cannot see middleware, nor that this server's 422 is a 400, nor streams. A test sends what the document
+cannot see middleware, nor that its 422 is a 400 here (an upstream's own 422 is passed on), nor streams. A
+test sends what the document
 allows, and what it forbids, and compares the answers with it.
 """
 
@@ -15,9 +16,9 @@ from fastapi import FastAPI
 
 from labsupport.server.auth import OPEN_PATHS
 
-_ASKED = (400, 408, 413)
-"""Any route that reads a body."""
-_GENERATING = (*_ASKED, 404, 429, 500, 503)
+_ASKED = (400, 408, 413, 503)
+"""Any route that reads a body; 503 while the server stops and the body has not come."""
+_GENERATING = (*_ASKED, 404, 429, 500)
 _REFUSALS: dict[str, tuple[int, ...]] = {
     "/v1/chat/completions": _GENERATING,
     "/v1/completions": _GENERATING,
@@ -27,8 +28,8 @@ _REFUSALS: dict[str, tuple[int, ...]] = {
     "/debug/engine": (503,),
 }
 _RELAYED: dict[str, tuple[int, ...]] = {
-    "/v1/chat/completions": (502, 504),
-    "/v1/completions": (502, 504),
+    "/v1/chat/completions": (422, 502, 504),
+    "/v1/completions": (422, 502, 504),
     "/tokenize": (501,),
 }
 _STREAMED = ("/v1/chat/completions", "/v1/completions")
@@ -57,7 +58,8 @@ _STATUS = {"type": "object", "required": ["status"], "properties": {"status": {"
 class Application(FastAPI):
     """FastAPI, but its document tells the truth about refusals.
 
-    has_keys: every route but health asks for one. is_relay: another server does the work.
+    has_keys: every route but health asks for one; without, only this computer's own names are answered.
+    is_relay: another server does the work.
     """
 
     def __init__(self, *, has_keys: bool, is_relay: bool, **options: Any) -> None:
@@ -89,6 +91,8 @@ class Application(FastAPI):
         if self._has_keys and path not in OPEN_PATHS:
             statuses.add(401)
             operation["security"] = [{"key": []}]
+        if not self._has_keys and path not in OPEN_PATHS:
+            statuses.add(421)  # see `hosts`
         for status in sorted(statuses):
             responses.setdefault(str(status), _refusal(status))
         if path in _STREAMED:

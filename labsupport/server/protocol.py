@@ -13,77 +13,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from labsupport.engine.messages import SamplingParams
-from labsupport.engine.validation import MOST_BIASED_TOKENS
 from labsupport.server.errors import bad_request
+from labsupport.server.fields import (
+    StopString,
+    Strict,
+    Text,
+    TokenIds,
+    TokenIdText,
+    TokenLimit,
+    few_biases,
+    few_prompts,
+    not_crowded,
+)
+from labsupport.server.keys import LARGEST_PRIORITY
 from labsupport.server.response_format import ResponseFormat
 
 LARGEST_N = 16
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's own default on the completions route; chat takes the rest of the context."""
-MOST_FIELDS = 64
-"""In one JSON object; a body could bring a million unknown ones, and each would be a mistake to describe."""
-MOST_PROMPTS = 1024
-"""In one completion request; how many may be in hand is for the queue to say, and is mostly less."""
 MOST_LABELS = 16
 """Entries of `metadata`, as in OpenAI's API."""
-
-
-def _utf8(text: str) -> str:
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("Text should be Unicode without lone surrogates")
-    return text
-
-
-def _not_crowded(given: Any) -> Any:
-    if isinstance(given, dict) and len(given) > MOST_FIELDS:
-        raise bad_request(
-            f"An object of the body has {len(given)} fields; at most {MOST_FIELDS} are read.",
-            code="invalid_value",
-        )
-    return given
-
-
-def _few_biases(given: Any) -> Any:
-    if isinstance(given, dict) and len(given) > MOST_BIASED_TOKENS:
-        raise bad_request(
-            f"`logit_bias` has {len(given)} tokens; at most {MOST_BIASED_TOKENS} are read.",
-            param="logit_bias",
-            code="invalid_value",
-        )
-    return given
-
-
-def _few_prompts(given: Any) -> Any:
-    if isinstance(given, list) and len(given) > MOST_PROMPTS and not isinstance(given[0], int):
-        raise bad_request(
-            f"There are {len(given)} prompts in one request; at most {MOST_PROMPTS} are read.",
-            param="prompt",
-            code="too_many_sequences",
-        )
-    return given
-
-
-Text = Annotated[str, AfterValidator(_utf8)]
-StopString = Annotated[Text, Field(min_length=1, max_length=256)]
-TokenLimit = Annotated[int, Field(ge=1, le=2**31 - 1)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
-# Every list ends at its first mistake: a body of megabytes has room for millions, each described at length.
-TokenIdText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
-"""A key of `logit_bias`: JSON's keys are strings."""
-
-
-class Strict(BaseModel):
-    """No coercion ("5" is no number), no unknown fields, no NaN, no change after validation."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fields_are_few(cls, given: Any) -> Any:
-        return _not_crowded(given)
 
 
 class StreamOptions(Strict):
@@ -105,7 +57,7 @@ class GenerationRequest(Strict):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     logit_bias: (
-        Annotated[dict[TokenIdText, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_few_biases)]
+        Annotated[dict[TokenIdText, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(few_biases)]
         | None
     ) = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
@@ -115,11 +67,11 @@ class GenerationRequest(Strict):
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
     response_format: ResponseFormat | None = None
-    priority: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    priority: Annotated[int, Field(ge=-LARGEST_PRIORITY, le=LARGEST_PRIORITY)] | None = None
     # Labels for the caller's own books; they change nothing here.
     user: str | None = None
     metadata: (
-        Annotated[dict[str, str], Field(max_length=MOST_LABELS), BeforeValidator(_not_crowded)] | None
+        Annotated[dict[str, str], Field(max_length=MOST_LABELS), BeforeValidator(not_crowded)] | None
     ) = None
 
     @model_validator(mode="after")
@@ -138,9 +90,7 @@ class GenerationRequest(Strict):
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def _sampling(
-        self, *, max_tokens: int, logprobs: int | None, choice: int, grammar: str
-    ) -> SamplingParams:
+    def _sampling(self, *, max_tokens: int, logprobs: int | None, choice: int) -> SamplingParams:
         """Parameters of one of the n choices. A seed gives each choice its own, or all n would be equal."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         top_k = 0 if self.top_k is None else max(self.top_k, 0)
@@ -158,7 +108,6 @@ class GenerationRequest(Strict):
             stop=stop,
             ignore_eos=bool(self.ignore_eos),
             logprobs=logprobs,
-            grammar=grammar,
         )
 
 
@@ -227,9 +176,9 @@ class ChatParameters(GenerationRequest):
         """Most tokens to generate, where `room` tokens of context are left after the prompt."""
         return self.max_completion_tokens or self.max_tokens or room
 
-    def sampling(self, *, max_tokens: int, choice: int, grammar: str = "") -> SamplingParams:
+    def sampling(self, *, max_tokens: int, choice: int) -> SamplingParams:
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
-        return self._sampling(max_tokens=max_tokens, logprobs=logprobs, choice=choice, grammar=grammar)
+        return self._sampling(max_tokens=max_tokens, logprobs=logprobs, choice=choice)
 
 
 class ChatRequest(ChatParameters):
@@ -250,7 +199,7 @@ class CompletionRequest(GenerationRequest):
         | TokenIds
         | Annotated[list[Text], Field(min_length=1, fail_fast=True)]
         | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)],
-        BeforeValidator(_few_prompts),
+        BeforeValidator(few_prompts),
     ]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
@@ -277,8 +226,8 @@ class CompletionRequest(GenerationRequest):
         """Most tokens to generate, where `room` tokens of context are left after the prompt."""
         return self.max_tokens or min(DEFAULT_COMPLETION_TOKENS, room)
 
-    def sampling(self, *, max_tokens: int, choice: int, grammar: str = "") -> SamplingParams:
-        return self._sampling(max_tokens=max_tokens, logprobs=self.logprobs, choice=choice, grammar=grammar)
+    def sampling(self, *, max_tokens: int, choice: int) -> SamplingParams:
+        return self._sampling(max_tokens=max_tokens, logprobs=self.logprobs, choice=choice)
 
 
 class TokenizeRequest(Strict):

@@ -67,6 +67,7 @@ class Settings:
     levers: EngineConfig = field(default_factory=lambda: EngineConfig(model=""))
     max_waiting: int = 64
     max_prompt_tokens: int = 0
+    slowest_reader: int = HttpProtocol.least_bytes_per_second
     ledger: Path | None = None
     upstream: str | None = None
     upstream_model: str | None = None
@@ -187,7 +188,7 @@ async def _serve(
     server = uvicorn.Server(
         uvicorn.Config(
             application,
-            http=HttpProtocol,
+            http=HttpProtocol.with_least_rate(settings.slowest_reader),
             ws="none",  # there are no such routes, and the check of keys would not see a request for one
             log_config=None,
             access_log=settings.debug,

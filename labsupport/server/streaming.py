@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from labsupport.server.errors import ApiError
+from labsupport.server.stopping import server_stopping
 
 T = TypeVar("T")
 
@@ -68,8 +68,6 @@ async def respond(
         return Response(await unless_disconnected(receive, work), media_type="application/json")
     except ClientGone:
         return Response(status_code=499)  # nobody reads it; nginx's number for this in access logs
-    except asyncio.CancelledError as cut:
-        raise _stopping() from cut
 
 
 class EventStream(Response):
@@ -95,7 +93,7 @@ class EventStream(Response):
                 with contextlib.suppress(ClientGone):
                     await unless_disconnected(receive, self._send(send))
         except asyncio.CancelledError:
-            last = event(_stopping().body)
+            last = event(server_stopping().body)
             await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _send(self, send: Send) -> None:
@@ -104,13 +102,3 @@ class EventStream(Response):
         async for data in self.events:
             await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _stopping() -> ApiError:
-    """For a request that the web server cancels, which it does when its grace after SIGTERM is over."""
-    return ApiError(
-        503,
-        "The server is stopping and could not wait for the end of this answer.",
-        code="server_stopping",
-        retry_after_seconds=1,
-    )

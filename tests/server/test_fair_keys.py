@@ -141,7 +141,7 @@ def test_within_a_key_a_higher_number_gives_way_and_between_keys_too(one_slot, a
     [
         (OTHER, None, 200),
         (OTHER, 0, 200),
-        (OTHER, 2**63 - 1, 200),
+        (OTHER, 100, 200),
         (OTHER, -1, 400),
         (BATCH, 5, 200),
         (BATCH, 4, 400),
@@ -161,12 +161,39 @@ def test_a_request_may_give_way_but_not_go_before_what_its_key_may(ask, key, pri
         assert "or more" in error["message"]
 
 
-@pytest.mark.parametrize("priority", ["1", 1.5, True, 2**63, -(2**63) - 1])
-def test_a_priority_is_a_whole_number_of_64_bits(ask, priority):
+@pytest.mark.parametrize("priority", ["1", 1.5, True, 101, -101, 2**63 - 1, -(2**63)])
+def test_a_priority_is_a_whole_number_in_a_range(ask, priority):
     answer = ask(OTHER, priority=priority)
 
     assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "priority"
+    assert (answer.json()["error"]["param"], answer.json()["error"]["code"]) == ("priority", "invalid_value")
+
+
+def test_without_keys_too_the_lowest_number_starves_nobody():
+    # Given one slot, and a number that is worth a second at most
+    is_over = threading.Event()
+    with labsupport.serve("pocket", slots=1, context=512, patience=0.01, debug=True) as server:
+
+        def ask(priority: int, **options) -> httpx.Response:
+            body = {"model": "pocket", "prompt": "x", "ignore_eos": True, "priority": priority} | options
+            return httpx.post(f"{server.url}/v1/completions", json=body, timeout=300)
+
+        def flood() -> None:
+            while not is_over.is_set():
+                assert ask(-100, max_tokens=200).status_code == 200
+
+        assert ask(-(2**63)).status_code == 400
+        # When there is always one that may go before all others
+        with ThreadPoolExecutor(4) as pool:
+            flooding = [pool.submit(flood) for _ in range(4)]
+            wait_until(lambda: server.get("/debug/engine").json()["waiting"] >= 2, what="a queue")
+            # Then one that waits is answered all the same
+            try:
+                assert ask(100, max_tokens=2).status_code == 200
+            finally:
+                is_over.set()
+        for one in flooding:
+            one.result()
 
 
 def test_the_levers_reach_the_engine(one_slot):

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 import pytest
 import requests
 import schemathesis
-from asking import is_idle
+from asking import KEY, is_idle
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from relaying import relay_before_script
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
+from scripted_upstream import always, answer
 
 import labsupport
 from labsupport.server.launch import Server
@@ -50,6 +52,7 @@ BOUNDS = settings(
     phases=[Phase.generate],  # without shrinking, which would ask the server a thousand times more
     suppress_health_check=list(HealthCheck),
 )
+FEW = settings(BOUNDS, max_examples=5)
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +73,18 @@ def _ok(result):
     return result.ok()
 
 
-def statuses_of(operation, mode: GenerationMode) -> list[int]:
+def statuses_of(operation, mode: GenerationMode, *, bounds=BOUNDS, headers=None, model="pocket") -> list[int]:
     """What the requests of one operation are answered with, once every answer was checked."""
     statuses = []
     with requests.Session() as session:
 
-        @BOUNDS
+        @bounds
         @seed(0)
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case):
             if mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
-                case.body["model"] = "pocket"  # a name that was made up says no more than that it is unknown
-            response = case.call_and_validate(session=session, checks=RULES, timeout=120)
+                case.body["model"] = model  # a name that was made up says no more than that it is unknown
+            response = case.call_and_validate(session=session, headers=headers, checks=RULES, timeout=120)
             statuses.append(response.status_code)
 
         ask()
@@ -113,3 +116,25 @@ def test_a_request_that_the_document_forbids_is_refused_as_it_says(fuzzed, opera
     assert len(statuses) > 20
     assert 400 in statuses
     assert is_idle(fuzzed)
+
+
+@pytest.mark.parametrize("label", sorted(WITHOUT_INPUT | ASKED))
+def test_a_request_by_another_hosts_name_is_turned_away_as_documented(operations, label):
+    host = {"Host": "evil.example"}
+    statuses = statuses_of(operations[label], GenerationMode.POSITIVE, bounds=FEW, headers=host)
+
+    assert set(statuses) == ({200} if "health" in label else {421})
+
+
+def test_what_an_upstream_cannot_process_is_passed_on_as_documented(tmp_path):
+    with relay_before_script(tmp_path) as relay:
+        relay.upstream.script = always(answer(422, {"error": {"message": "no such thing", "code": None}}))
+        with_key = {"Authorization": f"Bearer {KEY}"}
+        schema = schemathesis.openapi.from_url(f"{relay.server.url}/openapi.json", headers=with_key)
+
+        for operation in map(_ok, schema.get_all_operations()):
+            if operation.path.endswith("completions"):
+                statuses = statuses_of(
+                    operation, GenerationMode.POSITIVE, bounds=FEW, headers=with_key, model="ours"
+                )
+                assert 422 in statuses

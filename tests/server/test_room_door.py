@@ -9,12 +9,13 @@ import pytest
 from asking import KEY
 from starlette.responses import Response
 
+import labsupport
 from labsupport.server.errors import ApiError
 from labsupport.server.hosts import host_name
 from labsupport.server.keys import Key, digest
 from labsupport.server.room import FRONT
 from labsupport.server.room import sessions as sessions_module
-from labsupport.server.room.sessions import COOKIE, EVENTS_PATH, Sessions
+from labsupport.server.room.sessions import EVENTS_PATH, Sessions, cookie_name
 
 PARTS = ["/room/room.js", "/room/room.css", "/room/page.js", "/room/page.css"]
 OURS = Key(name="ours", digest=digest(KEY))
@@ -112,6 +113,17 @@ def test_a_key_is_exchanged_for_a_cookie_that_opens_the_stream_and_nothing_else(
     assert browser.post("/v1/completions", json=body, headers=everywhere).status_code == 401
 
 
+def test_two_servers_on_one_host_end_each_others_sessions_not(small_server, browser):
+    other_key = "the-key-of-the-other-server"
+    with labsupport.serve("pocket", slots=1, context=256, api_key=other_key) as other:
+        assert browser.post("/room/session", json={"key": KEY}).status_code == 204
+        assert browser.post(f"{other.url}/room/session", json={"key": other_key}).status_code == 204
+
+        assert status_of_stream(browser) == 200
+        with browser.stream("GET", f"{other.url}{EVENTS_PATH}") as response:
+            assert response.status_code == 200
+
+
 def test_the_cookie_is_for_https_alone_where_the_page_came_over_it():
     over_https, over_http = Response(), Response()
     Sessions([OURS]).open(KEY, over_https, is_https=True)
@@ -139,7 +151,7 @@ def test_a_session_outlives_the_server_but_neither_its_time_nor_its_key(monkeypa
 def test_no_session_can_be_made_up():
     response = Response()
     Sessions([OURS]).open(KEY, response, is_https=False)
-    expires, _, signature = cookie_header(response).removeprefix(f"{COOKIE}=").partition(".")
+    expires, _, signature = cookie_header(response).removeprefix(f"{cookie_name(OURS)}=").partition(".")
 
     made_up = [
         "", ".", expires, f"{expires}.", f".{signature}", f"{int(expires) + 1}.{signature}",
@@ -148,7 +160,7 @@ def test_no_session_can_be_made_up():
         f"{'9' * 5000}.{signature}", f"٣{expires}.{signature}", f"{expires}.é", KEY, digest(KEY).hex(),
     ]  # fmt: skip
     for session in made_up:
-        assert not Sessions([OURS]).admits(scope(f"{COOKIE}={session}")), session
+        assert not Sessions([OURS]).admits(scope(f"{cookie_name(OURS)}={session}")), session
     with pytest.raises(ApiError):
         Sessions([]).open("", Response(), is_https=False)
 

@@ -22,6 +22,7 @@ from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import SamplingParams, StepReport
 from labsupport.engine.snapshot import Snapshot
 from labsupport.server.engine_link import EngineLink
+from labsupport.server.errors import ApiError
 from labsupport.server.metrics import Metrics
 from labsupport.server.room import hub as hub_module
 from labsupport.server.room.hub import Hub, Watcher
@@ -161,6 +162,54 @@ def test_watchers_who_left_are_forgotten_and_cost_nothing_more(gguf_file):
     assert not state["_watchers"]
     assert state["_telling"] is None
     assert state["_snapshot"] is None
+
+
+def test_a_room_that_failed_ends_its_streams_and_the_next_watcher_finds_it_mended(
+    gguf_file, monkeypatch, caplog
+):
+    """In this process, to make it fail; the engine is a real one."""
+    is_broken = False
+    event = hub_module.event
+
+    def fragile(frame):
+        if is_broken:
+            raise RuntimeError("a frame that cannot be written")
+        return event(frame)
+
+    monkeypatch.setattr(hub_module, "event", fragile)
+
+    async def run():
+        nonlocal is_broken
+        link = EngineLink(EngineConfig(model=str(gguf_file), context_tokens=512), on_failure=lambda: None)
+        link.begin()
+        try:
+            hub = Hub("pocket", link, Metrics("pocket", link))
+            early = [hub.watch() for _ in range(2)]
+            await asyncio.gather(*(anext(watcher) for watcher in early))
+            is_broken = True
+            async with asyncio.timeout(60):
+                rest = [frame async for frame in early[0]]
+                with pytest.raises(ApiError, match="come again"):
+                    await anext(hub.watch())
+            is_broken = False
+            # Though one of the early ones has not noticed yet
+            late = hub.watch()
+            async with asyncio.timeout(60):
+                while not json.loads((await anext(late)).removeprefix(b"data: "))["engine"]:
+                    pass
+                await early[1].aclose()
+                await anext(late)
+                await late.aclose()
+                last = hub.watch()  # the room was empty, and is entered again
+                return rest, await anext(last)
+        finally:
+            await link.end()
+
+    rest, last = asyncio.run(run())
+
+    assert len(rest) <= 1  # what was made before it failed
+    assert last.startswith(b"data: ")
+    assert "a frame that cannot be written" in caplog.text
 
 
 def test_too_many_watchers_are_refused_by_name(server, http, monkeypatch):

@@ -32,16 +32,20 @@ class Impatient(HttpProtocol):
     stall_seconds = 1.0
 
 
+LEAST_RATE = 2**24
+
 ENDLESS_EVENT = b"data: " + b"x" * 10_000 + b"\n\n"
 
 
 class Service:
     """A stream without end, and a short answer; `places` are held as the server's own requests hold them."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: type[HttpProtocol] = Impatient) -> None:
+        self.protocol = protocol
         self.places = Admission(4)
         self.app = FastAPI()
         self.app.add_api_route("/endless", self.endless)
+        self.app.add_api_route("/large", self.large)
         self.app.add_api_route("/short", self.short)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address = free.getsockname()
@@ -55,14 +59,26 @@ class Service:
                 yield ENDLESS_EVENT
                 await asyncio.sleep(0)
 
+    async def large(self, request: Request, kibibytes: int) -> Response:
+        async def event() -> AsyncGenerator[bytes, None]:
+            with self.places.admit(1):
+                yield bytes(kibibytes * 2**10)
+
+        return await respond(request.receive, event())
+
     async def short(self) -> str:
         return "here"
+
+    @property
+    def connections(self) -> set:
+        """Those that are open on the server's side."""
+        return self.server.server_state.connections
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         host, port = self.address
-        config = uvicorn.Config(self.app, host=host, port=port, http=Impatient, log_config=None)
-        server = uvicorn.Server(config)
+        config = uvicorn.Config(self.app, host=host, port=port, http=self.protocol, log_config=None)
+        self.server = server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run)
         thread.start()
         try:
@@ -76,6 +92,14 @@ class Service:
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     service = Service()
+    with service.running():
+        yield service
+
+
+@pytest.fixture
+def hasty_service() -> Iterator[Service]:
+    """Readers have to be fast there."""
+    service = Service(Impatient.with_least_rate(LEAST_RATE))
     with service.running():
         yield service
 
@@ -168,6 +192,39 @@ def test_a_reader_that_is_only_slow_keeps_its_stream(service):
             assert len(connection.recv(2**20)) > 0
         assert service.places.taken == 1
     wait_until(lambda: service.places.taken == 0, what="the place of one who left")
+
+
+def test_a_reader_that_takes_a_little_now_and_then_loses_its_connection_and_its_place(hasty_service):
+    with connected(hasty_service) as connection:
+        connection.sendall(b"GET /large?kibibytes=65536 HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: hasty_service.places.taken == 1, what="the stream")
+        begin, taken = time.monotonic(), 0
+        with contextlib.suppress(ConnectionError):
+            while piece := connection.recv(2**19):
+                taken += len(piece)
+                time.sleep(0.25)  # a quarter of the least rate and less: it would take half a minute and more
+
+    assert taken < LEAST_RATE * (time.monotonic() - begin)
+    assert taken < 64 * 2**20
+    wait_until(lambda: hasty_service.places.taken == 0, what="the place of one who read too slowly")
+
+
+def test_what_is_left_of_an_answer_keeps_no_connection_open_for_ever(service):
+    (listener,) = service.server.servers[0].sockets
+    held_before = listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that the kernel takes only a part
+    try:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(service.address)
+            connection.sendall(b"GET /large?kibibytes=48 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            wait_until(lambda: len(service.connections) == 1, what="the connection")
+            assert connection.recv(1)
+            wait_until(lambda: service.places.taken == 0, what="the end of the work")
+
+            wait_until(lambda: not service.connections, what="the end of the connection")
+    finally:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, held_before)
 
 
 def test_readers_that_read_nothing_hold_up_nobody_and_cost_little_memory(server, engine, http):

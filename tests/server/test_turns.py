@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from labsupport.server.upstream.turns import Turns
+from labsupport.server.turns import Turns
 
 
 class Crowd:

@@ -1,7 +1,8 @@
 """Everybody who watches, and the one task that makes their frames.
 
-Right means: a frame is made once, whoever many watch; a watcher who reads slowly misses frames and holds up
-nobody; and when the last one has left, there is no task, no snapshot and no count any more.
+Right means: a frame is made once, however many watch; a watcher who reads slowly misses frames and holds up
+nobody; a stream that gets no more frames ends, and whoever comes again finds the next; and when the last
+one has left, there is no task, no snapshot and no count any more.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 
@@ -29,6 +31,8 @@ LEASE_SECONDS = 4.0
 RENEW_SECONDS = 1.0
 MOST_WATCHERS = 64
 
+logger = logging.getLogger("labsupport.server")
+
 
 class Watcher:
     """One reader's place: only the newest frame waits there."""
@@ -43,6 +47,11 @@ class Watcher:
         self._newest, self._is_over = frame, is_last
         self._news.set()
 
+    def end(self) -> None:
+        """Say that no more will come."""
+        self._is_over = True
+        self._news.set()
+
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """The newest frame whenever there is another, up to the last."""
         is_over = False
@@ -50,7 +59,9 @@ class Watcher:
             await self._news.wait()
             self._news.clear()
             is_over = self._is_over  # of the frame below: the last can come while this one is being read
-            yield self._newest
+            frame, self._newest = self._newest, b""
+            if frame:
+                yield frame
 
 
 class Hub:
@@ -74,7 +85,10 @@ class Hub:
         self._begin()
 
     async def watch(self) -> AsyncGenerator[bytes, None]:
-        """Frames as server-sent events, until the server leaves. Raises ApiError 503 if too many watch."""
+        """Frames as server-sent events, until the server leaves or the room fails.
+
+        Raises ApiError 503 if too many watch, or if it fails before the first frame.
+        """
         if len(self._watchers) >= MOST_WATCHERS:
             raise ApiError(
                 503,
@@ -82,17 +96,22 @@ class Hub:
                 code="room_full",
                 retry_after_seconds=10,
             )
-        watcher = Watcher()
+        watcher, was_shown = Watcher(), False
         self._enter(watcher)
         try:
             async with contextlib.aclosing(watcher.frames()) as frames:
                 async for frame in frames:
+                    was_shown = True
                     yield frame
         finally:
             self._leave(watcher)
+        if not was_shown:
+            raise ApiError(
+                503, "The engine room made a mistake; come again.", code="room_failed", retry_after_seconds=1
+            )
 
     def _enter(self, watcher: Watcher) -> None:
-        if not self._watchers:
+        if self._telling is None or self._telling.done():
             self._begin()
             self._metrics.listener = self._minute
             self._telling = asyncio.create_task(self._tell(), name="engine room")
@@ -121,7 +140,16 @@ class Hub:
         self._news.set()
 
     async def _tell(self) -> None:
-        """Make a frame of every snapshot, and one at least every QUIET_SECONDS. The last says goodbye."""
+        """Make frames. If that fails, everybody's stream ends, and the next who comes starts it again."""
+        try:
+            await self._make_frames()
+        except Exception:
+            logger.exception("the engine room could not make a frame")
+            for watcher in self._watchers:
+                watcher.end()
+
+    async def _make_frames(self) -> None:
+        """One of every snapshot, and one at least every QUIET_SECONDS. The last says goodbye."""
         is_last, renewed = False, 0.0
         while not is_last:
             if isinstance(self._engine, EngineLink) and time.monotonic() - renewed > RENEW_SECONDS:
@@ -140,6 +168,7 @@ class Hub:
         report = self._engine.last_report
         if not self._engine.ready:
             self._snapshot = None  # of an engine that is gone
+            self._steps.clear()
         is_live = self._engine.ready and report is not None
         return Frame(
             model=self._model,

@@ -5,6 +5,10 @@ ends after a working day, and at once when the key leaves the key file. It outli
 because nothing is kept here: it is its own time of expiry, signed (HMAC-SHA256, RFC 2104) with what the
 server knows of the key, the key's digest. Whoever stole a session could test guesses of the key against it,
 which is hopeless for a key as `openssl rand` makes them.
+
+A browser sends a cookie to all ports of a host (RFC 6265, 8.5), and a newer one of the same name takes the
+place of an older. So each key has a cookie name of its own: two servers on one host, or two behind one proxy,
+do not end each other's sessions, and those that share a key share its session.
 """
 
 from __future__ import annotations
@@ -20,12 +24,13 @@ from starlette.types import Scope
 from labsupport.server.errors import ApiError
 from labsupport.server.keys import Key, digest
 
-COOKIE = "labsupport_room"
+COOKIE_PREFIX = "labsupport_room_"
 COOKIE_PATH = "/room"
 """Browsers send it to no other route, and to no other server on this host that has no such path."""
 EVENTS_PATH = "/room/events"
 SESSION_SECONDS = 12 * 3600
 _PURPOSE = b"labsupport engine room, until "
+_NAMING = b"labsupport engine room, its cookie's name"
 
 
 class Sessions:
@@ -42,7 +47,7 @@ class Sessions:
             raise ApiError(401, "The API key is not known to this server.", code="invalid_api_key")
         expires = int(time.time()) + SESSION_SECONDS
         response.set_cookie(
-            COOKIE,
+            cookie_name(known[0]),
             f"{expires}.{_signature(known[0], expires)}",
             max_age=SESSION_SECONDS,
             path=COOKIE_PATH,
@@ -56,16 +61,23 @@ class Sessions:
         if scope["path"] != EVENTS_PATH:
             return False
         for name, value in scope["headers"]:
-            if name == b"cookie" and self._is_good(cookie_parser(value.decode("latin-1")).get(COOKIE, "")):
-                return True
+            if name == b"cookie":
+                cookies = cookie_parser(value.decode("latin-1"))
+                if any(_is_good(cookies.get(cookie_name(key), ""), key) for key in self._keys):
+                    return True
         return False
 
-    def _is_good(self, session: str) -> bool:
-        expires, _, signature = session.partition(".")
-        if not (expires.isascii() and expires.isdigit() and len(expires) < 20 and signature.isascii()):
-            return False
-        good = [key for key in self._keys if hmac.compare_digest(signature, _signature(key, int(expires)))]
-        return bool(good) and time.time() < int(expires)
+
+def cookie_name(key: Key) -> str:
+    """The name of a key's cookie, which tells as much of the key as a session does."""
+    return COOKIE_PREFIX + hmac.digest(key.digest, _NAMING, "sha256").hex()[:8]
+
+
+def _is_good(session: str, key: Key) -> bool:
+    expires, _, signature = session.partition(".")
+    if not (expires.isascii() and expires.isdigit() and len(expires) < 20 and signature.isascii()):
+        return False
+    return hmac.compare_digest(signature, _signature(key, int(expires))) and time.time() < int(expires)
 
 
 def _signature(key: Key, expires: int) -> str:

@@ -18,9 +18,9 @@ import httpx
 
 from labsupport.engine.messages import StepReport
 from labsupport.server import auth
+from labsupport.server.turns import Turns
 from labsupport.server.upstream import errors
 from labsupport.server.upstream.config import UpstreamConfig
-from labsupport.server.upstream.turns import Turns
 
 PROBE_EVERY_SECONDS = 5.0
 PROBE_AGAIN_SECONDS = 1.0
@@ -129,6 +129,9 @@ class Upstream:
             ):
                 status = response.status_code
         except (httpx.RequestError, TimeoutError):
+            return "unreachable"
+        except Exception:  # whatever it is, there is a next time
+            logger.exception("the upstream could not be probed")
             return "unreachable"
         if status in (401, 403):
             return "key_refused"

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import msgspec
 from prometheus_client import Counter
 
-from labsupport.server.answers import Usage
 from labsupport.server.meter import Meter
 from labsupport.server.metrics import PREFIX, Metrics
+from labsupport.server.usage import Usage
 
 FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call", "abort"})
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]

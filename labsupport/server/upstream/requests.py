@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from labsupport.server.errors import bad_request
-from labsupport.server.protocol import ChatParameters, CompletionRequest, Strict, Text
+from labsupport.server.fields import Strict, Text
+from labsupport.server.protocol import ChatParameters, CompletionRequest
 
 _OF_BOTH = {
     "frequency_penalty", "presence_penalty", "logit_bias", "response_format",

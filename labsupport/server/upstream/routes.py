@@ -47,7 +47,7 @@ def add_routes(
         arrived = time.monotonic()
         refuse_unknown(asked.model)
         priority = priorities.of(key_name(request), asked.priority)
-        accounts.check(asked.sequences)  # before its prompt costs anything
+        accounts.check(asked.sequences, key_name(request))  # before its prompt costs anything
         given = await request.json() | ({"priority": priority} if priority else {})
         longest = asked.completion_limit(0)  # of one choice; 0 if nothing limits it
         admitted = Admitted(
