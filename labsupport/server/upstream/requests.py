@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from labsupport.server.errors import bad_request
 from labsupport.server.protocol import ChatParameters, CompletionRequest, Strict, Text
+from labsupport.server.upstream.config import PRIORITY, UpstreamConfig
 
 _OF_BOTH = {
     "frequency_penalty", "presence_penalty", "logit_bias", "response_format",
@@ -77,12 +78,29 @@ class RelayedCompletion(CompletionRequest):
         return self.choices_per_prompt * len(self.prompts)
 
 
-def body_for(model: str, given: dict[str, Any], *, stream: bool) -> bytes:
+def refuse_unknown_to(upstream: UpstreamConfig, asked: RelayedChat | RelayedCompletion) -> None:
+    """Raise ApiError 400 for what the client asks for and the upstream is not known to understand."""
+    if asked.priority and PRIORITY not in upstream.knows:
+        raise bad_request(
+            "priority is not supported here: the server that does the work is not known to understand it "
+            "(allowed: 0).",
+            param="priority",
+            code="unsupported_parameter",
+        )
+
+
+def body_for(upstream: UpstreamConfig, given: dict[str, Any], *, stream: bool, priority: int) -> bytes:
     """The body to send: what the client gave, but the upstream's name for the model, and usage asked for.
+
+    priority: of the request; left out where it is 0, which is what a server without priorities does anyhow,
+        and where the upstream is not known to understand it.
 
     Raises ApiError 400 for what JSON allows to write and nobody can read: NaN, half a surrogate pair.
     """
-    body = given | {"model": model}
+    body = given | {"model": upstream.model}
+    body.pop(PRIORITY, None)
+    if priority and PRIORITY in upstream.knows:
+        body[PRIORITY] = priority
     if stream:
         body["stream_options"] = (given.get("stream_options") or {}) | {"include_usage": True}
     try:

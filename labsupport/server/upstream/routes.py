@@ -23,7 +23,12 @@ from labsupport.server.upstream.estimate import prompt_tokens
 from labsupport.server.upstream.exchange import Exchange, Order
 from labsupport.server.upstream.link import Upstream
 from labsupport.server.upstream.meter import Meters
-from labsupport.server.upstream.requests import RelayedChat, RelayedCompletion, body_for
+from labsupport.server.upstream.requests import (
+    RelayedChat,
+    RelayedCompletion,
+    body_for,
+    refuse_unknown_to,
+)
 
 
 def add_routes(
@@ -39,7 +44,7 @@ def add_routes(
     """Add the generating routes and `/tokenize`.
 
     name: the model's, for our clients. refuse_unknown: raises ApiError 404 for any other. priorities: of
-        our keys; it is the upstream that makes something of them.
+        our keys; it is the upstream that makes something of them, where it is known to.
     """
     meters = Meters(metrics, name)
 
@@ -47,8 +52,9 @@ def add_routes(
         arrived = time.monotonic()
         refuse_unknown(asked.model)
         priority = priorities.of(key_name(request), asked.priority)
+        refuse_unknown_to(upstream.config, asked)
         accounts.check(asked.sequences)  # before its prompt costs anything
-        given = await request.json() | ({"priority": priority} if priority else {})
+        given = await request.json()
         longest = asked.completion_limit(0)  # of one choice; 0 if nothing limits it
         admitted = Admitted(
             id=new_id(prefix),
@@ -63,7 +69,7 @@ def add_routes(
         order = Order(
             request=admitted,
             route=request.url.path.removeprefix("/v1/"),
-            body=body_for(upstream.config.model, given, stream=bool(asked.stream)),
+            body=body_for(upstream.config, given, stream=bool(asked.stream), priority=priority),
             headers=headers.crossing(request.headers, headers.FORWARDED),
             include_usage=asked.include_usage,
         )
