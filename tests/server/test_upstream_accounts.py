@@ -180,10 +180,25 @@ def hang_up_in_the_middle() -> Script:
 @pytest.mark.parametrize(
     ("script", "code", "tokens"),
     [
-        # A status that is no 200 says that it did not work on it
+        # Some statuses say that it did not work on it
         (always(answer(400, {"error": {"message": "m", "code": "theirs"}})), "theirs", (0, 0, 0)),
         (always(answer(429)), "upstream_rate_limited", (0, 0, 0)),
-        (always(answer(500)), "upstream_failed", (0, 0, 0)),
+        (always(answer(503)), "upstream_overloaded", (0, 0, 0)),
+        (always(answer(307, Location="/x")), "upstream_redirect", (0, 0, 0)),
+        (streaming({"error": {"message": "m", "code": 429}}), "upstream_rate_limited", (0, 0, 0)),
+        # and some that it failed, perhaps after the work
+        (always(answer(500)), "upstream_failed", NOT_KNOWN),
+        (always(answer(502, b"<html>", "text/html")), "upstream_failed", NOT_KNOWN),
+        (always(answer(504)), "upstream_timeout", NOT_KNOWN),
+        (always(answer(408)), "upstream_timeout", NOT_KNOWN),
+        (always(answer(201, completion())), "upstream_unexpected_status", (11, 0, 3)),
+        (streaming(chunk("a"), {"error": {"message": "m", "code": 429}}), "upstream_rate_limited", NOT_KNOWN),
+        # An error that tells its use is believed, unless what it tells cannot be
+        (always(answer(500, {"error": {"message": "m"}, "usage": USAGE})), "upstream_failed", (11, 4, 3)),
+        (always(answer(503, {"error": "m", "usage": USAGE})), "upstream_overloaded", (11, 4, 3)),
+        (always(answer(500, {"usage": USAGE | {"prompt_tokens": -1}})), "upstream_failed", NOT_KNOWN),
+        (always(answer(500, {"usage": "all"})), "upstream_failed", NOT_KNOWN),
+        (streaming(chunk("a"), {"error": {"code": 500}, "usage": USAGE}), "upstream_failed", (11, 4, 3)),
         # What it did before it broke off, nobody knows
         (hang_up_at_once(), "upstream_disconnected", NOT_KNOWN),
         (hang_up_in_the_middle(), "upstream_disconnected", NOT_KNOWN),
@@ -192,7 +207,29 @@ def hang_up_in_the_middle() -> Script:
         (streaming(chunk("a") | {"usage": USAGE}, done=False), "upstream_disconnected", (11, 4, 3)),
         (always(answer(200, b"<html>", "text/html")), "upstream_bad_answer", NOT_KNOWN),
     ],
-    ids=["400", "429", "500", "hung-up", "broke-off", "error-event", "said-before", "html"],
+    ids=[
+        "400",
+        "429",
+        "503",
+        "307",
+        "429-event",
+        "500",
+        "502",
+        "504",
+        "408",
+        "201",
+        "429-event-after-a-chunk",
+        "500-told",
+        "503-told",
+        "500-told-nonsense",
+        "500-told-no-object",
+        "error-event-told",
+        "hung-up",
+        "broke-off",
+        "error-event",
+        "said-before",
+        "html",
+    ],
 )
 def test_a_failure_has_a_row_with_its_code(relay, new_rows, script, code, tokens):
     relay.upstream.script = script

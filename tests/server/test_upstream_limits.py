@@ -125,7 +125,26 @@ def test_where_the_upstream_never_says_what_was_used_the_estimate_stays(relay, k
     assert response.headers[REMAINING] == str(200 - PROMPT_TOKENS - 90)
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_where_the_upstream_failed_and_may_have_worked_the_estimate_stays(relay, key, status):
+    relay.upstream.script = always(answer(status))
+    assert relay.chat(key=key, max_tokens=90).status_code in (502, 504)
+    relay.upstream.script = using(1)
+
+    left = 200 - PROMPT_TOKENS - 90
+    assert relay.chat(key=key, max_tokens=1).headers[REMAINING] == str(left - 1)
+
+
+def test_where_the_upstream_failed_and_says_what_it_used_that_is_charged(relay, key):
+    usage = {"prompt_tokens": 20, "completion_tokens": 5}
+    relay.upstream.script = always(answer(500, {"error": {"message": "m"}, "usage": usage}))
+    assert relay.chat(key=key, max_tokens=90).status_code == 502
+    relay.upstream.script = using(1)
+
+    assert relay.chat(key=key, max_tokens=1).headers[REMAINING] == str(200 - 25 - 1)
+
+
+@pytest.mark.parametrize("status", [429, 503])
 def test_what_the_upstream_refused_is_given_back(relay, key, status):
     relay.upstream.script = always(answer(status))
     for _ in range(3):

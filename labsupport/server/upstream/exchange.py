@@ -2,7 +2,8 @@
 
 Right means: every event leaves as it comes, with our name for the model, our id for the answer and without
 the usage that only we asked for; an answer that is not OpenAI's, or not whole, is an error and never passes
-for one; and however the exchange ends, its place is given back and it is accounted for once.
+for one; and however the exchange ends, its place is given back and it is accounted for once, with what the
+upstream said that it used, in an error too.
 """
 
 from __future__ import annotations
@@ -101,19 +102,30 @@ class Exchange:
     @contextlib.asynccontextmanager
     async def _asked(self, content_type: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """Wait for a turn and ask; the bytes of an answer that is of the right kind."""
-        order, was_answered = self._order, False
+        order = self._order
         async with self._upstream.turn(order.request.sequences, order.request.key):
             self._meter.sends()
             try:
                 async with self._upstream.post(order.route, order.body, headers=order.headers) as response:
-                    was_answered = True
                     self.returned_headers = headers.crossing(response.headers, headers.RETURNED)
+                    if response.status_code != 200:
+                        raise await self._failure(response)
                     await self._refuse_other_than(content_type, response)
                     yield response.aiter_raw()
-            except ApiError as error:
-                if not was_answered and not isinstance(error, errors.Lost):
-                    self._meter.was_refused()
+            except errors.Refused:
+                self._meter.was_refused()
                 raise
+
+    async def _failure(self, response: httpx.Response) -> ApiError:
+        """The error for an answer that is no 200, once the use that it may tell of is counted."""
+        body = await beginning(response)
+        self._meter.saw_failure(body)
+        return errors.from_status(
+            response.status_code,
+            body,
+            key=self._upstream.config.key,
+            retry_after=response.headers.get("retry-after", ""),
+        )
 
     async def _refuse_other_than(self, content_type: str, response: httpx.Response) -> None:
         # It was asked for none. A kilobyte on the wire can be a megabyte of answer, or of nothing.
@@ -153,6 +165,7 @@ class Exchange:
         if not isinstance(answer, dict):
             raise errors.bad_answer("with JSON that is no object")
         if failure := errors.from_event(answer, key=self._upstream.config.key):
+            self._meter.saw_failure(data)
             raise failure
         try:
             self._meter.saw(answer, is_chunk=is_chunk)

@@ -1,12 +1,21 @@
 """What is counted of one request that the upstream answers.
 
 Right means: tokens are those that the upstream's own `usage` says, once, whether our client asked to see it
-or not; where the upstream never said (it broke off, or the client left), no guess is counted, and the request
-is in `upstream_requests_without_usage`.
+or not, and in a failure as in an answer. Where the upstream never said, because it failed, broke off or was
+left by the client, no guess is counted: the row in the ledger has no numbers, which is not the same as zeros,
+the request is in `upstream_requests_without_usage`, and its estimate stays charged to its key's limit. Zeros
+are for what was surely not worked on (`errors.Refused`).
+
+LiteLLM's proxy, a gateway of this kind, counts the pieces of a stream that broke off with a
+tokenizer of its own, and gives a request that failed whole back as unused
+(https://github.com/BerriAI/litellm/pull/30788, and the discussion in /pull/35752). The first would be a guess
+here, where nobody has the model's tokenizer; the second makes a request that fails after the work free of
+its key's limit, as often as it is asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -67,6 +76,12 @@ class Answer(msgspec.Struct):
     usage: SaidUsage | None = None
 
 
+class Failure(msgspec.Struct):
+    """The part of an error that is counted."""
+
+    usage: SaidUsage | None = None
+
+
 class Meters:
     """Opens one meter per request, all on the same metrics."""
 
@@ -93,6 +108,7 @@ class UpstreamMeter(Meter):
         self._without_usage = without_usage
         self._arrived = arrived
         self._usage: Usage | None = _NOTHING
+        self._has_begun = False
         self._finish_reasons = [""] * sequences
 
     @property
@@ -115,12 +131,20 @@ class UpstreamMeter(Meter):
             watch.left_queue(time.monotonic() - self._arrived)
 
     def was_refused(self) -> None:
-        """The upstream did not work on it."""
-        self._usage = _NOTHING
+        """The upstream did not work on it, as far as it has not shown otherwise."""
+        if self._usage is None and not self._has_begun:
+            self._usage = _NOTHING
+
+    def saw_failure(self, body: bytes | bytearray) -> None:
+        """Count what an error says was used, if it says so in a form that can be read."""
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            said = msgspec.json.decode(body, type=Failure)
+            self._usage = (said.usage and said.usage.read()) or self._usage
 
     def saw(self, answer: dict[str, Any], *, is_chunk: bool) -> None:
         """Count a chunk or a whole answer. Raises msgspec.ValidationError if it has not OpenAI's shape."""
         seen = msgspec.convert(answer, Answer)
+        self._has_begun = True
         for choice in seen.choices or ():
             if not 0 <= choice.index < len(self._watches):
                 continue
