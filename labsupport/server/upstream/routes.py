@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -55,6 +54,7 @@ def add_routes(
         refuse_unknown_to(upstream.config, asked)
         accounts.check(asked.sequences)  # before its prompt costs anything
         given = await request.json()
+        body = body_for(upstream.config, given, stream=bool(asked.stream), priority=priority)
         longest = asked.completion_limit(0)  # of one choice; 0 if nothing limits it
         admitted = Admitted(
             id=new_id(prefix),
@@ -63,13 +63,13 @@ def add_routes(
             model=name,
             arrived=arrived,
             sequences=asked.sequences,
-            most_tokens=await asyncio.to_thread(prompt_tokens, given) + asked.sequences * longest,
+            most_tokens=prompt_tokens(given, sent_bytes=len(body)) + asked.sequences * longest,
             is_unbounded=longest == 0,
         )
         order = Order(
             request=admitted,
             route=request.url.path.removeprefix("/v1/"),
-            body=body_for(upstream.config, given, stream=bool(asked.stream), priority=priority),
+            body=body,
             headers=headers.crossing(request.headers, headers.FORWARDED),
             include_usage=asked.include_usage,
         )
