@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -280,6 +281,52 @@ def test_a_client_that_leaves_is_an_abort_whose_use_nobody_knows(relay, new_rows
     assert (row["finish_reason"], row["error"], used(row)) == ("abort", None, NOT_KNOWN)
     (asked,) = relay.upstream.requests
     assert asked.client_left.wait(30)
+
+
+def test_who_hangs_up_at_the_finish_reason_has_been_billed(relay, new_rows):
+    async def usage_a_little_later(asked: Asked) -> None:
+        await asked.open_stream()
+        await asked.event(chunk("a"))
+        await asked.event(chunk("", finish_reason="stop"))
+        await asyncio.sleep(2)
+        await asked.event(chunk() | {"choices": [], "usage": USAGE})
+        await asked.end_stream()
+
+    relay.upstream.script = usage_a_little_later
+    with relay.lines() as response:
+        next(line for line in response.iter_lines() if '"finish_reason":"stop"' in line)
+
+    assert used(ended(new_rows)) == (11, 4, 3)
+
+
+@pytest.mark.parametrize("choices", [[], [{"index": 0, "delta": {"content": "late"}}]], ids=["none", "more"])
+def test_only_one_event_is_held_and_only_until_the_next(relay, choices):
+    async def without_usage(asked: Asked) -> None:
+        await asked.open_stream()
+        await asked.event(chunk("a", finish_reason="stop"))
+        for number in range(3):
+            await asked.event(chunk() | {"choices": choices, "number": number})
+        await asked.end_stream()
+
+    relay.upstream.script = without_usage
+
+    first, *others = chunks_of(relay.chat(stream=True).text)
+    assert first["choices"][0]["finish_reason"] == "stop"
+    assert [event["number"] for event in others] == [0, 1, 2]
+
+
+def test_a_stream_that_breaks_off_after_the_finish_reason_has_shown_it(relay, new_rows):
+    async def breaks_off(asked: Asked) -> None:
+        await asked.open_stream()
+        await asked.event(chunk("a", finish_reason="stop"))
+        asked.hang_up()
+
+    relay.upstream.script = breaks_off
+
+    first, last = (line for line in relay.chat(stream=True).text.splitlines() if line)
+    assert '"finish_reason":"stop"' in first
+    assert '"code":"upstream_disconnected"' in last
+    assert used(ended(new_rows)) == NOT_KNOWN
 
 
 def test_who_leaves_while_waiting_for_a_turn_has_used_nothing(relay, folder):

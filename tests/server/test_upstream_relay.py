@@ -67,8 +67,9 @@ def test_every_event_leaves_before_the_next_one_comes(relay):
     async def one_at_a_time(asked: Asked) -> None:
         await asked.open_stream()
         for place, text in enumerate("abcd"):
-            await asked.event(chunk(text, finish_reason="stop" if text == "d" else None))
+            await asked.event(chunk(text))
             await asked.wait_for(received[place])  # the test must have it before more is sent
+        await asked.event(chunk("", finish_reason="stop"))
         await asked.end_stream()
 
     relay.upstream.script = one_at_a_time
@@ -79,6 +80,7 @@ def test_every_event_leaves_before_the_next_one_comes(relay):
             event = json.loads(next(events).removeprefix("data: "))
             assert event["choices"][0]["delta"]["content"] == text
             received[place].set()
+        assert '"finish_reason":"stop"' in next(events)
         assert next(events) == "data: [DONE]"
 
 

@@ -19,7 +19,9 @@ KEY_VARIABLE = "LABSUPPORT_UPSTREAM_KEY"
 PRIORITY = "priority"
 """A field of vLLM's. Its `protocol.py` says that "any priority other than 0 will raise an error if the served
 model does not use priority scheduling": it wants `vllm serve --scheduling-policy priority`."""
-EXTENSIONS = (PRIORITY,)
+CONTINUOUS_USAGE = "continuous_usage_stats"
+"""Of vLLM's `stream_options`: usage in every chunk, so that a stream which is left half-way can be billed."""
+EXTENSIONS = (PRIORITY, CONTINUOUS_USAGE)
 """What this server sends of its own accord only to an upstream that is said to know it; others may refuse."""
 
 

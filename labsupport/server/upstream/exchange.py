@@ -4,6 +4,9 @@ Right means: every event leaves as it comes, with our name for the model, our id
 the usage that only we asked for; an answer that is not OpenAI's, or not whole, is an error and never passes
 for one; and however the exchange ends, its place is given back and it is accounted for once, with what the
 upstream said that it used, in an error too.
+
+One event waits: that which completes the answer, until the next has come, which brings the usage. Many
+clients hang up at `finish_reason`, and what they used would never be known.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from labsupport.server.accounts import Accounts, Request
 from labsupport.server.errors import ApiError
 from labsupport.server.streaming import DONE, event
 from labsupport.server.upstream import errors, headers
+from labsupport.server.upstream.config import CONTINUOUS_USAGE
 from labsupport.server.upstream.event_parser import EventParser, EventTooLarge
 from labsupport.server.upstream.link import Upstream, beginning
 from labsupport.server.upstream.meter import UpstreamMeter
@@ -86,11 +90,10 @@ class Exchange:
                 self._accounts.open(self._order.request, self._meter) as account,
                 self._asked("text/event-stream") as pieces,
             ):
-                async with contextlib.aclosing(self._chunks(pieces)) as chunks:
-                    async for chunk in chunks:
-                        if self._is_shown(chunk):
-                            yield b"data: " + _json(chunk | self._head) + b"\n\n"
-                            is_open = True
+                async with contextlib.aclosing(self._shown(pieces)) as shown:
+                    async for data in shown:
+                        is_open = True
+                        yield data
                 await account.finish()
                 yield DONE
                 await _read_to_end(pieces)
@@ -138,6 +141,28 @@ class Exchange:
                 self._read(await beginning(response), is_chunk=False)
             raise errors.bad_answer(f"with {given[:100] or 'no content type'} instead of {content_type}")
 
+    async def _shown(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The events for the client, each as soon as it is there, but for the one that awaits the usage."""
+        held = b""
+        try:
+            async with contextlib.aclosing(self._chunks(pieces)) as chunks:
+                async for chunk in chunks:
+                    if held:
+                        yield held
+                        held = b""
+                    if self._is_shown(chunk):
+                        data = b"data: " + _json(chunk | self._head) + b"\n\n"
+                        if self._meter.awaits_usage:
+                            held = data
+                        else:
+                            yield data
+        except ApiError:
+            if held:
+                yield held
+            raise
+        if held:
+            yield held
+
     async def _chunks(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any], None]:
         parser = EventParser(limit_bytes=LARGEST_EVENT_BYTES)
         async for piece in pieces:
@@ -175,9 +200,11 @@ class Exchange:
 
     def _is_shown(self, chunk: dict[str, Any]) -> bool:
         """Whether the client gets this chunk, which is changed for its eyes."""
-        if self._order.include_usage:
-            return True
-        return chunk.pop("usage", None) is None or bool(chunk.get("choices"))
+        if not chunk.get("choices"):
+            return self._order.include_usage or chunk.pop("usage", None) is None
+        if not self._order.include_usage or CONTINUOUS_USAGE in self._upstream.config.knows:
+            chunk.pop("usage", None)
+        return True
 
 
 async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:

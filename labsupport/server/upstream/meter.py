@@ -26,6 +26,7 @@ from prometheus_client import Counter
 from labsupport.server.answers import Usage
 from labsupport.server.meter import Meter
 from labsupport.server.metrics import PREFIX, Metrics
+from labsupport.server.upstream.running_usage import RunningUsage
 
 FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call", "abort"})
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -85,8 +86,10 @@ class Failure(msgspec.Struct):
 class Meters:
     """Opens one meter per request, all on the same metrics."""
 
-    def __init__(self, metrics: Metrics, model: str) -> None:
+    def __init__(self, metrics: Metrics, model: str, *, has_running_usage: bool) -> None:
+        """has_running_usage: whether each chunk tells what its own choice has used (see `running_usage`)."""
         self._metrics = metrics
+        self._has_running_usage = has_running_usage
         self._without_usage = Counter(
             f"{PREFIX}upstream_requests_without_usage",
             "HTTP requests that the upstream was sent and may have worked on, "
@@ -95,20 +98,30 @@ class Meters:
             registry=metrics.registry,
         ).labels(model)
 
-    def open(self, sequences: int, *, arrived: float) -> UpstreamMeter:
-        return UpstreamMeter(self._metrics, self._without_usage, sequences, arrived=arrived)
+    def open(self, sequences: int, *, arrived: float, choices_per_prompt: int) -> UpstreamMeter:
+        running = RunningUsage(choices_per_prompt) if self._has_running_usage else None
+        return UpstreamMeter(self._metrics, self._without_usage, sequences, arrived=arrived, running=running)
 
 
 class UpstreamMeter(Meter):
     """One request, from its arrival to its end: used nothing until it is sent, and then what is not known."""
 
-    def __init__(self, metrics: Metrics, without_usage: Counter, sequences: int, *, arrived: float) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        without_usage: Counter,
+        sequences: int,
+        *,
+        arrived: float,
+        running: RunningUsage | None,
+    ) -> None:
         super().__init__([metrics.watch(0, arrived=arrived) for _ in range(sequences)])
         self._metrics = metrics
         self._without_usage = without_usage
         self._arrived = arrived
         self._usage: Usage | None = _NOTHING
         self._has_begun = False
+        self._running = running
         self._finish_reasons = [""] * sequences
 
     @property
@@ -123,6 +136,11 @@ class UpstreamMeter(Meter):
     def is_complete(self) -> bool:
         """Whether every choice has ended."""
         return all(self._finish_reasons)
+
+    @property
+    def awaits_usage(self) -> bool:
+        """Whether the answer is complete and only its usage has still to come."""
+        return self.is_complete and self._usage is None
 
     def sends(self) -> None:
         """The request is about to be sent; from here on the upstream alone knows what it uses."""
@@ -155,7 +173,11 @@ class UpstreamMeter(Meter):
                 known = choice.finish_reason in FINISH_REASONS  # a label of metrics must not be anything
                 self._finish_reasons[choice.index] = choice.finish_reason if known else "other"
                 watch.end(self._finish_reasons[choice.index])
-        self._usage = (seen.usage and seen.usage.read()) or self._usage
+        used = seen.usage and seen.usage.read()
+        if used and is_chunk and self._running and seen.choices:
+            index = seen.choices[0].index
+            used = self._running.saw(index, used) if 0 <= index < len(self._watches) else None
+        self._usage = used or self._usage
 
     def end(self, reason: str) -> None:
         """As every meter, and count what the upstream said was used."""

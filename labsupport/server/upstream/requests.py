@@ -17,13 +17,13 @@ from pydantic import Field, model_validator
 
 from labsupport.server.errors import bad_request
 from labsupport.server.protocol import ChatParameters, CompletionRequest, Strict, Text
-from labsupport.server.upstream.config import PRIORITY, UpstreamConfig
+from labsupport.server.upstream.config import CONTINUOUS_USAGE, PRIORITY, UpstreamConfig
 
 _OF_BOTH = {
     "frequency_penalty", "presence_penalty", "logit_bias", "response_format",
     # vLLM's
     "repetition_penalty", "min_tokens", "stop_token_ids", "include_stop_str_in_output", "allowed_token_ids",
-    "bad_words", "skip_special_tokens", "structured_outputs", "thinking_token_budget",
+    "bad_words", "skip_special_tokens", "structured_outputs", "thinking_token_budget", "return_token_ids",
 }  # fmt: skip
 _UNCHECKED = {"logit_bias", "response_format"}
 """Whether these are possible is for the upstream to say, though our own engine has an opinion on its own."""
@@ -102,7 +102,10 @@ def body_for(upstream: UpstreamConfig, given: dict[str, Any], *, stream: bool, p
     if priority and PRIORITY in upstream.knows:
         body[PRIORITY] = priority
     if stream:
-        body["stream_options"] = (given.get("stream_options") or {}) | {"include_usage": True}
+        wanted = {"include_usage": True}
+        if CONTINUOUS_USAGE in upstream.knows:
+            wanted[CONTINUOUS_USAGE] = True
+        body["stream_options"] = (given.get("stream_options") or {}) | wanted
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (ValueError, RecursionError) as error:

@@ -18,6 +18,7 @@ from labsupport.server.priorities import Priorities
 from labsupport.server.protocol import TokenizeRequest
 from labsupport.server.streaming import respond
 from labsupport.server.upstream import headers
+from labsupport.server.upstream.config import CONTINUOUS_USAGE
 from labsupport.server.upstream.estimate import prompt_tokens
 from labsupport.server.upstream.exchange import Exchange, Order
 from labsupport.server.upstream.link import Upstream
@@ -45,7 +46,7 @@ def add_routes(
     name: the model's, for our clients. refuse_unknown: raises ApiError 404 for any other. priorities: of
         our keys; it is the upstream that makes something of them, where it is known to.
     """
-    meters = Meters(metrics, name)
+    meters = Meters(metrics, name, has_running_usage=CONTINUOUS_USAGE in upstream.config.knows)
 
     async def relay(request: Request, asked: RelayedChat | RelayedCompletion, prefix: str) -> Response:
         arrived = time.monotonic()
@@ -73,7 +74,8 @@ def add_routes(
             headers=headers.crossing(request.headers, headers.FORWARDED),
             include_usage=asked.include_usage,
         )
-        exchange = Exchange(order, upstream, accounts, meters.open(asked.sequences, arrived=arrived))
+        meter = meters.open(asked.sequences, arrived=arrived, choices_per_prompt=asked.choices_per_prompt)
+        exchange = Exchange(order, upstream, accounts, meter)
         response = await respond(request.receive, exchange.events() if asked.stream else exchange.whole())
         response.headers.update(exchange.returned_headers | accounts.headers(admitted.key))
         return response
