@@ -3,7 +3,9 @@
 Right means: a value that we know to be impossible is our 400, and the upstream is not asked; a parameter of
 OpenAI's API, or one of vLLM's that bears on sampling alone, goes through as it came; any other name is
 refused, because many servers ignore what they do not know, and some read files, addresses or templates out of
-parameters of their own.
+parameters of their own. Refused are also those of OpenAI's that cost by something else than the token
+(`web_search_options`), or change what a token costs (`service_tier`, but for the default): the ledger counts
+tokens, and the difference would be whoever's who has the account with the upstream.
 Source of names: OpenAI's Python client (a test compares them), and vLLM's
 `entrypoints/openai/*/protocol.py`.
 """
@@ -29,8 +31,8 @@ _UNCHECKED = {"logit_bias", "response_format"}
 """Whether these are possible is for the upstream to say, though our own engine has an opinion on its own."""
 PASSED_IN_CHAT = _OF_BOTH | {
     "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "modalities", "audio",
-    "prediction", "reasoning_effort", "verbosity", "web_search_options", "store", "service_tier",
-    "moderation", "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+    "prediction", "reasoning_effort", "verbosity", "store", "moderation", "safety_identifier",
+    "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
     # vLLM's
     "chat_template_kwargs", "include_reasoning",
 }  # fmt: skip
