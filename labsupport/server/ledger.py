@@ -54,6 +54,8 @@ class Ledger:
         self.failures = 0
         self._refusal = ""
         self._waiting_since: float | None = None
+        self._in_hand: tuple[Row, ...] = ()
+        """What the thread is writing, for whoever must know if it never comes back."""
         # A daemon, because a disk that hangs for ever must not keep the process alive.
         self._thread = threading.Thread(target=self._write_all, name="ledger", daemon=True)
         self._thread.start()
@@ -66,6 +68,10 @@ class Ledger:
         self._thread.join(PATIENCE_SECONDS)
         if self._thread.is_alive():
             logger.error("the ledger %s: left without the disk's answer", self.path)
+            more = self._take(wait_seconds=0)[0]
+            for row in [*self._in_hand, *(one.row for one in more)]:
+                if row.finish_reason:
+                    _print(row)
 
     @property
     def trouble(self) -> str:
@@ -105,6 +111,7 @@ class Ledger:
                 self._waiting_since = posted[0].at
             news = {one.row.id: one.row for one in posted}
             unwritten |= news
+            self._in_hand = tuple(unwritten.values())
             try:
                 ledger_file.write(self._connection, unwritten.values())
             except Exception as error:  # whatever it is, this thread goes on and the trouble is seen
@@ -112,6 +119,7 @@ class Ledger:
             else:
                 self._note_success(len(unwritten))
                 unwritten.clear()
+                self._in_hand = ()
                 self._waiting_since = None
             _release([one.waiter for one in posted if one.waiter])
         if unwritten:

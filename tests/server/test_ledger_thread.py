@@ -62,6 +62,27 @@ def test_a_disk_that_hangs_holds_an_answer_for_a_while_only_and_its_row_stands_i
     assert rows(file).keys() == {"one"}
 
 
+def test_a_disk_that_still_hangs_at_the_end_leaves_what_it_lacks_in_the_log(file, monkeypatch, caplog):
+    monkeypatch.setattr(ledger_module, "PATIENCE_SECONDS", 0.5)
+    is_asked, answers = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        is_asked.set()
+        answers.wait(60)
+
+    monkeypatch.setattr(ledger_file, "write", hang)
+    with Ledger(file) as ledger:
+        # Nobody waits for the rows of clients that left: no patience of theirs can come to an end
+        ledger.post(row("being written", finish_reason="abort"))
+        assert is_asked.wait(60)
+        ledger.post(row("not begun", finish_reason="abort"))
+        ledger.post(row("still runs"))
+
+    printed = [json.loads(line.partition("yet: ")[2])["id"] for line in caplog.messages if "yet: " in line]
+    answers.set()
+    assert printed == ["being written", "not begun"]
+
+
 def test_whatever_goes_wrong_in_writing_the_thread_lives_and_the_trouble_shows(file, monkeypatch):
     really_write = ledger_file.write
 
