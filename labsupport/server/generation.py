@@ -95,6 +95,7 @@ class Generator:
                 async with contextlib.aclosing(_merged(streams)) as merged:
                     async for index, delta in merged:
                         meter.saw(index, delta)
+                        await account.is_recorded()
                         yield index, delta
             except LabsupportError as error:
                 raise from_engine(error) from error

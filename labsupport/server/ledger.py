@@ -28,12 +28,12 @@ PATIENCE_SECONDS = 5.0
 
 logger = logging.getLogger("labsupport.server")
 
-_Waiter = asyncio.Future[None]
+Waiter = asyncio.Future[None]
 
 
 class _Posted(NamedTuple):
     row: Row
-    waiter: _Waiter | None
+    waiter: Waiter | None
     at: float  # on the monotonic clock
 
 
@@ -86,14 +86,22 @@ class Ledger:
         since = self._waiting_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def post(self, row: Row, waiter: _Waiter | None = None) -> None:
+    def post(self, row: Row, waiter: Waiter | None = None) -> None:
         """Have `row` written soon; a later row with the same id takes its place."""
         self._inbox.put(_Posted(row, waiter, time.monotonic()))
 
-    async def write(self, row: Row) -> None:
-        """Post `row` and return once it is durable, or the disk has refused it, or patience is at its end."""
-        waiter = asyncio.get_running_loop().create_future()
+    def submit(self, row: Row) -> Waiter:
+        """Post `row`, for `settle` to wait for."""
+        waiter: Waiter = asyncio.get_running_loop().create_future()
         self.post(row, waiter)
+        return waiter
+
+    async def write(self, row: Row) -> None:
+        """Post `row` and return once it is settled."""
+        await self.settle(row, self.submit(row))
+
+    async def settle(self, row: Row, waiter: Waiter) -> None:
+        """Return once `row` is durable, or the disk has refused it, or patience is at its end."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await waiter
@@ -156,7 +164,7 @@ def _print(row: Row) -> None:
     logger.error("not in the ledger yet: %s", msgspec.json.encode(row).decode())
 
 
-def _release(waiters: list[_Waiter]) -> None:
+def _release(waiters: list[Waiter]) -> None:
     def release() -> None:
         for waiter in waiters:
             if not waiter.done():

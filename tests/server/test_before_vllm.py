@@ -50,7 +50,7 @@ class BeforeVllm:
                 next(lines)
 
     def last_row(self) -> dict[str, Any]:
-        """The newest row, once it has ended."""
+        """The newest row, once it has ended. It is there before the answer's first byte."""
         wait_until(lambda: self._newest()["finish_reason"] is not None, what="its end")
         return self._newest()
 

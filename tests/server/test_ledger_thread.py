@@ -101,6 +101,36 @@ def test_whatever_goes_wrong_in_writing_the_thread_lives_and_the_trouble_shows(f
     assert rows(file).keys() == {"one"}
 
 
+def test_what_a_request_says_waits_until_its_row_is_written(file, monkeypatch):
+    answers, really_write = threading.Event(), ledger_file.write
+
+    def hang(*arguments: object) -> None:
+        assert answers.wait(60)
+        really_write(*arguments)
+
+    async def run(ledger: Ledger) -> None:
+        accounts = Accounts(Admission(1), ledger, KeyLimits())
+        engine = SimpleNamespace(ready=False, restarts=0, last_report=None)
+        meter = EngineMeter(Metrics("m", engine), [1], choices_per_prompt=1, arrived=0.0)
+        request = Request(id="one", key="", route="r", model="m", arrived=0.0, sequences=1, most_tokens=1)
+        async with accounts.open(request, meter) as account:
+            recorded = asyncio.create_task(account.is_recorded())
+            await asyncio.sleep(0.3)
+            assert not recorded.done()
+
+            answers.set()
+
+            await asyncio.wait_for(recorded, 60)
+            assert rows(file)["one"]["finish_reason"] is None
+            await account.is_recorded()  # what follows waits no more
+            await account.finish()
+
+    with Ledger(file) as ledger:
+        monkeypatch.setattr(ledger_file, "write", hang)
+        asyncio.run(run(ledger))
+    assert rows(file)["one"]["finish_reason"] is not None
+
+
 @pytest.mark.parametrize("jump_seconds", [-1e9, 1e9])
 def test_a_clock_that_jumps_changes_no_duration(file, monkeypatch, jump_seconds):
     engine = SimpleNamespace(ready=False, restarts=0, last_report=None)

@@ -92,6 +92,8 @@ class Exchange:
             ):
                 async with contextlib.aclosing(self._shown(pieces)) as shown:
                     async for data in shown:
+                        if not is_open:
+                            await account.is_recorded()
                         is_open = True
                         yield data
                 await account.finish()
@@ -156,7 +158,7 @@ class Exchange:
                             held = data
                         else:
                             yield data
-        except ApiError:
+        except (ApiError, httpx.RequestError):
             if held:
                 yield held
             raise
