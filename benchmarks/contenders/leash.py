@@ -25,7 +25,9 @@ def main(command: list[str]) -> int:
             os.killpg(child.pid, signal.SIGTERM)
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin.read(): a thread that holds its lock at the end makes the interpreter abort.
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
         end()
         try:
             child.wait(PATIENCE_SECONDS)

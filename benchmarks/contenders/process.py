@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import collections
-import os
 import socket
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +13,7 @@ import psutil
 
 from benchmarks.contenders.contender import Contender, Setup
 from labsupport.errors import LabsupportError
+from labsupport.server.child import Child
 
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0
@@ -33,21 +29,11 @@ class Running:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._command = contender.command(setup, port)
-        self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
-        self._log = Path(self._folder.name) / "log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child = Child("benchmark-")
 
     def __enter__(self) -> Self:
-        root = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("leash.py")), *self._command],
-                stdin=subprocess.PIPE,  # held open and never written to: it ends with us
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONPATH": path} | self.contender.environment(self._setup),
-            )
+        leash = [sys.executable, str(Path(__file__).with_name("leash.py"))]
+        self._child.start([*leash, *self._command], self.contender.environment(self._setup))
         try:
             self._wait_until_ready()
         except BaseException:
@@ -63,42 +49,25 @@ class Running:
     @property
     def processes(self) -> list[psutil.Process]:
         """The server's own processes: what the leash holds."""
-        if self._process is None:
+        if self._child.process is None:
             return []
-        return psutil.Process(self._process.pid).children(recursive=True)
+        return psutil.Process(self._child.process.pid).children(recursive=True)
 
     def resident_bytes(self) -> int:
         """Resident memory of all of them."""
         return sum(process.memory_info().rss for process in self.processes)
 
-    def log_tail(self, lines: int = 15) -> str:
-        with self._log.open(encoding="utf-8", errors="replace") as log:
-            return "".join(collections.deque(log, maxlen=lines)).rstrip()
-
     def stop(self) -> None:
         """End it. Safe to repeat."""
-        process, self._process = self._process, None
-        if process is not None:
-            if process.stdin:
-                process.stdin.close()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._folder.cleanup()
+        self._child.stop(STOP_SECONDS)
 
     def _wait_until_ready(self) -> None:
-        begin = time.monotonic()
-        while not self._is_ready():
-            ended = self._process is None or self._process.poll() is not None
-            if ended or time.monotonic() - begin > START_SECONDS:
-                what = "ended before it was ready" if ended else f"was not ready after {START_SECONDS:g} s"
-                raise LabsupportError(
-                    f"{self.contender.name} {what}. Its last lines:\n{self.log_tail()}",
-                    remedy=f"Try it by hand: {' '.join(self._command)}",
-                )
-            time.sleep(_POLL_SECONDS)
+        if reason := self._child.why_not(
+            self._is_ready, within_seconds=START_SECONDS, poll_seconds=_POLL_SECONDS
+        ):
+            raise LabsupportError(
+                f"{self.contender.name} {reason}", remedy=f"Try it by hand: {' '.join(self._command)}"
+            )
 
     def _is_ready(self) -> bool:
         try:

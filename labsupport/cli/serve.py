@@ -54,6 +54,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="longest pause in an upstream's answer, streamed or not (default: 600)",
     )
+    parser.add_argument(
+        "--upstream-knows",
+        default="",
+        metavar="NAMES",
+        help="what the upstream understands beyond OpenAI's API, with commas between: priority (vLLM with "
+        "--scheduling-policy priority) is then sent on, and continuous_usage_stats (vLLM) asked for, so that "
+        "streams which are left half-way are billed (default: nothing; another server could refuse them)",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="other than loopback only with --api-key-file")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port (default: 8000)")
     parser.add_argument(

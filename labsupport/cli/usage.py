@@ -51,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     if total.without_usage:
         count = f"{total.without_usage} request" + "s" * (total.without_usage > 1)
         print(f"The bill lacks {count} whose use the upstream never told.", file=sys.stderr)
+    if total.failed_tokens:
+        print(f"Failed requests used {total.failed_tokens:,} tokens, charged to nobody.", file=sys.stderr)
     if arguments.json:
 
         def entry(line: Totals) -> dict[str, Any]:

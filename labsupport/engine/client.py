@@ -56,6 +56,10 @@ class EngineDied(LabsupportError):
     """The engine process ended while the request ran; it is being restarted, so a retry can work."""
 
 
+News = Delta | EngineDied
+"""Of a request that runs: more of its answer, or that there will be no more."""
+
+
 class EngineClient:
     """One engine process, supervised. Use from one event loop; `async with` closes it.
 
@@ -73,7 +77,7 @@ class EngineClient:
         self._context = zmq.asyncio.Context()
         self._process: EngineProcess | None = None
         self._heard = 0.0
-        self._requests: dict[str, asyncio.Queue[Delta | EngineDied]] = {}
+        self._requests: dict[str, asyncio.Queue[News]] = {}
         self._questions: dict[str, asyncio.Future[Integrity]] = {}
         self._on_snapshot: Callable[[Snapshot], None] | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -119,13 +123,7 @@ class EngineClient:
 
     def check(self, tokens: Sequence[int], params: SamplingParams) -> None:
         """Raise RequestRefused if this request could never run; call before opening a stream."""
-        refuse_impossible(
-            tokens,
-            params,
-            context_tokens=self.info.context_tokens,
-            vocabulary_size=self.info.vocabulary_size,
-            grammars=self.info.grammars,
-        )
+        refuse_impossible(tokens, params, self.info)
 
     async def generate(
         self,
@@ -147,26 +145,19 @@ class EngineClient:
             raise RequestRefused(f"a request named {request_id!r} is already running")
         if self._process is None:
             raise self._down()
-        inbox: asyncio.Queue[Delta | EngineDied] = asyncio.Queue()
+        asked = Submit(request_id=request_id, tokens=tuple(tokens), params=params, priority=priority, key=key)
+        inbox: asyncio.Queue[News] = asyncio.Queue()
         self._requests[request_id] = inbox
-        is_over = False
+        still_runs = True
         try:
-            self._send(
-                Submit(request_id=request_id, tokens=tuple(tokens), params=params, priority=priority, key=key)
-            )
-            while not is_over:
+            self._send(asked)
+            while still_runs:
                 news = await inbox.get()
-                if isinstance(news, EngineDied):
-                    is_over = True
-                    raise news
-                if news.finish_reason == "error":
-                    is_over = True
-                    raise exception_for(news)
-                is_over = news.finish_reason is not None
-                yield news
+                still_runs = isinstance(news, Delta) and news.finish_reason is None
+                yield _delta(news)
         finally:
             del self._requests[request_id]
-            if not is_over:
+            if still_runs:
                 self._send(Abort(request_id=request_id))
 
     async def inspect(self, *, timeout_seconds: float = 10.0) -> Integrity:
@@ -295,3 +286,12 @@ class EngineClient:
     def _send(self, message: ToEngine) -> None:
         if self._process is not None:
             self._process.send(message)
+
+
+def _delta(news: News) -> Delta:
+    """The part of the answer that came. Raises what came instead of it."""
+    if isinstance(news, EngineDied):
+        raise news
+    if news.finish_reason == "error":
+        raise exception_for(news)
+    return news

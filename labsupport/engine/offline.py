@@ -67,16 +67,10 @@ class OfflineEngine:
 
         Raises RequestRefused, before anything runs, if any of the prompts could not run.
         """
-        limits, lists = self.scheduler.limits, [list(prompt) for prompt in prompts]
+        lists = [list(prompt) for prompt in prompts]
         each = [params] * len(lists) if isinstance(params, SamplingParams) else list(params)
         for tokens, how in zip(lists, each, strict=True):
-            refuse_impossible(
-                tokens,
-                how,
-                context_tokens=limits.context_tokens,
-                vocabulary_size=limits.vocabulary_size,
-                grammars=limits.grammars,
-            )
+            refuse_impossible(tokens, how, self.scheduler.limits)
         names = [self._submit(tokens, how) for tokens, how in zip(lists, each, strict=True)]
         completions = dict.fromkeys(names, Completion())
         transcripts = Transcripts(self.scheduler, self.runner.piece)

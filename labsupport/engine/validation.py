@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -22,18 +23,25 @@ class RequestRefused(LabsupportError):
     """A request that this engine can never run (prompt too long, unknown token, impossible parameter)."""
 
 
-def refuse_impossible(
-    tokens: Sequence[int],
-    params: SamplingParams,
-    *,
-    context_tokens: int,
-    vocabulary_size: int,
-    grammars: bool,
-) -> None:
-    """Raise RequestRefused if a request could never run with this context and vocabulary.
+class Limits(Protocol):
+    """What bounds a request: `RunnerLimits` has it in the engine, and `Ready` where the engine is far.
 
     grammars: whether the runner can hold a draw to one.
     """
+
+    @property
+    def context_tokens(self) -> int: ...
+
+    @property
+    def vocabulary_size(self) -> int: ...
+
+    @property
+    def grammars(self) -> bool: ...
+
+
+def refuse_impossible(tokens: Sequence[int], params: SamplingParams, limits: Limits) -> None:
+    """Raise RequestRefused if a request could never run within these limits."""
+    context_tokens, vocabulary_size = limits.context_tokens, limits.vocabulary_size
     _refuse_wrong_types(tokens, params)
     if not tokens:
         raise RequestRefused("the prompt has no tokens", allowed="at least one")
@@ -67,11 +75,13 @@ def refuse_impossible(
     ):
         if not is_allowed:
             raise RequestRefused(f"{name} is {value}", allowed=allowed)
-    if params.grammar and (params.ignore_eos or not grammars):
+    if params.grammar and (params.ignore_eos or not limits.grammars):
         raise RequestRefused(
             "the answer is to follow a grammar"
-            + (" and not to end where it is complete" if grammars else ", which this engine cannot do"),
-            allowed="a grammar without ignore_eos" if grammars else "no grammar, or the llama engine",
+            + (
+                " and not to end where it is complete" if limits.grammars else ", which this engine cannot do"
+            ),
+            allowed="a grammar without ignore_eos" if limits.grammars else "no grammar, or the llama engine",
         )
     _refuse_impossible_bias(params.logit_bias, vocabulary_size)
     if len(tokens) + params.max_tokens > context_tokens:

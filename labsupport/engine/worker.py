@@ -109,17 +109,11 @@ class Worker:
                 self._leaving = True
 
     def _submit(self, message: Submit) -> None:
-        limits, params = self._scheduler.limits, message.params
+        params = message.params
         self._serial += 1
         now = time.monotonic()
         try:
-            refuse_impossible(
-                message.tokens,
-                params,
-                context_tokens=limits.context_tokens,
-                vocabulary_size=limits.vocabulary_size,
-                grammars=limits.grammars,
-            )
+            refuse_impossible(message.tokens, params, self._scheduler.limits)
             self._scheduler.submit(
                 Sequence(
                     request_id=message.request_id,

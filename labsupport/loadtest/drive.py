@@ -7,12 +7,13 @@ open loop is kept however long answers take.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec
 
 from labsupport.errors import LabsupportError
 from labsupport.loadtest.arrivals import Arrivals, Closed, Gamma
@@ -22,8 +23,10 @@ from labsupport.loadtest.record import Record
 from labsupport.loadtest.report import Report
 from labsupport.loadtest.slo import SLO
 
+P = ParamSpec("P")
 
-def run(
+
+async def arun(
     url: str,
     prompts: Iterable[Prompt | str | list[int] | Messages],
     arrivals: Arrivals,
@@ -54,44 +57,9 @@ def run(
 
     A request that fails is a record with an error, and the run goes on. Raises NothingToTest (a
     LabsupportError) where there is nothing to test: no server, another kind of server, no such model.
+
+    `arun` is for programs that have an event loop; `run` is the same without `await`, in a notebook too.
     """
-    work = arun(
-        url,
-        prompts,
-        arrivals,
-        model=model,
-        unlisted=unlisted,
-        max_tokens=max_tokens,
-        seconds=seconds,
-        least_requests=least_requests,
-        extra=extra,
-        api_key=api_key,
-        timeout_seconds=timeout_seconds,
-        slo=slo,
-        seed=seed,
-        progress=progress,
-    )
-    return _now(work)
-
-
-async def arun(
-    url: str,
-    prompts: Iterable[Prompt | str | list[int] | Messages],
-    arrivals: Arrivals,
-    *,
-    model: str | None = None,
-    unlisted: bool = False,
-    max_tokens: int = 64,
-    seconds: float | None = None,
-    least_requests: int = 0,
-    extra: dict[str, Any] | None = None,
-    api_key: str | None = None,
-    timeout_seconds: float = 60.0,
-    slo: SLO | None = None,
-    seed: int = 0,
-    progress: Callable[[Record], None] | None = None,
-) -> Report:
-    """`run` for programs that have an event loop."""
     if max_tokens < 1 or (seconds is not None and seconds <= 0) or timeout_seconds <= 0:
         raise LabsupportError(
             f"max_tokens is {max_tokens}, seconds {seconds}, timeout_seconds {timeout_seconds}",
@@ -167,6 +135,17 @@ async def _open_loop(
             requests.create_task(ask(prompt, due))
 
 
+def _waited_for(work: Callable[P, Coroutine[Any, Any, Report]]) -> Callable[P, Report]:
+    """`work` for ordinary code, with the same parameters."""
+
+    @functools.wraps(work)
+    def done(*args: P.args, **kwargs: P.kwargs) -> Report:
+        return _now(work(*args, **kwargs))
+
+    done.__name__ = done.__qualname__ = work.__name__.removeprefix("a")
+    return done
+
+
 def _now(work: Coroutine[Any, Any, Report]) -> Report:
     """The result of `work`, for ordinary code; in a notebook too, whose own event loop runs already."""
     try:
@@ -188,3 +167,6 @@ def _now(work: Coroutine[Any, Any, Report]) -> Report:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+run = _waited_for(arun)

@@ -69,12 +69,13 @@ training prompts:
 _TRAINING = """
 ## Training
 
-{steps:,} steps, {tokens:,} tokens, {minutes:.0f} minutes of wall time on 2 CPU cores. Seed {seed}. Layers 0 to 4
-start with circuits wired by hand, which can copy and look back (`wiring.py`), everything else with noise; what
-is wired learns later and slower (`schedule.py`). Matrices are trained with Muon, the rest with AdamW. The loss
-is that of the answers; a whole prompt weighs {prompt_weight} as much as its answer. Lists grow over the first
-{growing} steps; new stages, with other shares of the skills, begin at steps {stages} (`curriculum.py`). In
-training text, random words stand around names, values and numbers (`surroundings.py` says why).
+{steps:,} steps, {tokens:,} tokens, {minutes:.0f} minutes of wall time on 2 CPU cores. Seed {seed}. Layers
+0 to 4 start with circuits wired by hand, which can copy and look back (`wiring.py`), everything else with
+noise; what is wired learns later and slower (`schedule.py`). Matrices are trained with Muon, the rest
+with AdamW. The loss is that of the answers; a whole prompt weighs {prompt_weight} as much as its answer.
+Lists grow over the first {growing} steps; new stages, with other shares of the skills, begin at steps
+{stages} (`curriculum.py`). In training text, random words stand around names, values and numbers
+(`surroundings.py` says why).
 
 {remark}
 

@@ -1,11 +1,12 @@
 """What each request uses, from its admission to its end: its place, its key's limits, its row in the ledger.
 
-Right means: a request that was admitted and booked has exactly one row, whichever way it ends; that row says
-what the answer's `usage` says, or that nobody knows; it is durable before the answer's last byte is sent; and
-what the request did not use of its key's tokens comes back. A request that is refused here costs nothing and
-leaves no row: whoever is refused a thousand times a second must not fill the disk (`/metrics` counts
-refusals). One that was admitted and is refused before it is booked, for its schema, leaves no row either, but
-has been one of its key's requests of that minute: it had to be read.
+Right means: a request that was admitted and booked has exactly one row, whichever way it ends. The row is
+durable before the answer's first byte is sent, so that nobody has anything of which the books know nothing;
+it says what the answer's `usage` says, or that nobody knows, and does so before the last byte. What the
+request did not use of its key's tokens comes back. A request that is refused here costs nothing and leaves
+no row: who is refused a thousand times a second must not fill the disk (`/metrics` counts refusals). One
+that was admitted and is refused before it is booked, for its schema, leaves no row either, but has been one
+of its key's requests of that minute: it had to be read.
 
 While the ledger cannot be written, new requests are refused: the books go before availability. An answer that
 nobody can be billed for is paid all the same, by whoever runs the GPU or has the account with the upstream,
@@ -148,8 +149,13 @@ class Account:
             model=request.model,
             arrived_at=self._epoch + request.arrived,
         )
-        if ledger:
-            ledger.post(self._row)
+        self._opening = ledger.submit(self._row) if ledger else None
+
+    async def is_recorded(self) -> None:
+        """Return once the row of a request that runs is durable; after a refusal of the disk, too."""
+        if self._ledger and self._opening:
+            opening, self._opening = self._opening, None
+            await self._ledger.settle(self._row, opening)
 
     async def finish(self) -> None:
         """Close the account of an answer that is complete; its row is durable on return."""

@@ -80,6 +80,7 @@ def summed(lines: Sequence[Totals]) -> Totals:
         prompt_tokens=sum(line.prompt_tokens for line in lines),
         cached_tokens=sum(line.cached_tokens for line in lines),
         completion_tokens=sum(line.completion_tokens for line in lines),
+        failed_tokens=sum(line.failed_tokens for line in lines),
     )
 
 

@@ -99,6 +99,7 @@ class Generator:
                     async with contextlib.aclosing(_merged(_streams(job, grammar, engine))) as merged:
                         async for index, delta in merged:
                             meter.saw(index, delta)
+                            await account.is_recorded()
                             yield index, delta
                 except LabsupportError as error:
                     raise from_engine(error) from error

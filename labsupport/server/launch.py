@@ -6,13 +6,8 @@ and its engine are gone; and a server that does not come up says why, in its own
 
 from __future__ import annotations
 
-import collections
 import os
-import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +15,7 @@ import httpx
 
 from labsupport.engine.model_files import prepare
 from labsupport.errors import LabsupportError
+from labsupport.server.child import Child
 from labsupport.server.run import GRACE_SECONDS, LISTENING, served_name
 
 if TYPE_CHECKING:
@@ -84,9 +80,7 @@ class Server:
             "n_gpu_layers": options.get("gpu_layers", -1),
         }
         self._arguments = ["--model", model, "--quant", quant, "--port", "0", *_as_arguments(options)]
-        self._folder = tempfile.TemporaryDirectory(prefix="labsupport-server-")
-        self._log = Path(self._folder.name) / "log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child = Child("labsupport-server-")
         self._http = httpx.Client(headers=self.headers, timeout=10)
 
     def __enter__(self) -> Self:
@@ -111,9 +105,9 @@ class Server:
     @property
     def pid(self) -> int:
         """Process id of the HTTP server; the engine is a child of it."""
-        if self._process is None:
+        if self._child.process is None:
             raise ServerFailed("the server is not running", remedy="use it inside its `with` block")
-        return self._process.pid
+        return self._child.process.pid
 
     def openai(self, **options: Any) -> openai.OpenAI:
         """The official client, pointed here. It does not retry by itself, so that a refusal is seen."""
@@ -147,70 +141,47 @@ class Server:
 
     def log_tail(self, lines: int = 12) -> str:
         """The last lines of what the server printed."""
-        try:
-            with self._log.open(encoding="utf-8", errors="replace") as log:
-                return "".join(collections.deque(log, maxlen=lines)).rstrip()
-        except FileNotFoundError:
-            return ""
+        return self._child.log_tail(lines)
 
     def stop(self) -> None:
         """End the server: politely, then not. Safe to repeat."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.terminate()
-            try:
-                process.wait(GRACE_SECONDS + 5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdin:
-                process.stdin.close()
+        if self._child.process is not None:
+            self._child.process.terminate()
+        self._child.stop(GRACE_SECONDS + 5)
         self._http.close()
-        self._folder.cleanup()
 
     def _start(self) -> None:
         if not self._is_relay:  # what must be pulled or converted is, with its progress shown here
             prepare(*self._wanted, **self._engine)
         arguments = [*self._arguments, "--stop-with-stdin"]
         if self._writes_key:
-            key_file = Path(self._folder.name) / "keys"
+            key_file = self._child.folder / "keys"
             key_file.touch(mode=0o600)
             key_file.write_text(str(self._api_key), encoding="utf-8")
             arguments += ["--api-key-file", str(key_file)]
-        package_parent = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "labsupport", "serve", *arguments],
-                # We hold the other end and never write: however this process ends, the pipe ends with it.
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONPATH": path},
-            )
+        self._child.start([sys.executable, "-m", "labsupport", "serve", *arguments])
 
     def _wait_until_ready(self) -> None:
-        begin = time.monotonic()
-        next_word = begin + PROGRESS_EVERY_SECONDS
-        while not self._is_ready():
-            if self._process is None or self._process.poll() is not None:
-                status = self._process.returncode if self._process else None
-                raise ServerFailed(
-                    f"the server ended with status {status} before it was ready. {self._last_words()}"
-                )
-            now = time.monotonic()
-            if now - begin > self._timeout_seconds:
-                raise ServerFailed(
-                    f"the server was not ready after {self._timeout_seconds:g} s. {self._last_words()}",
-                    remedy="give it longer with timeout_seconds=…, or choose a smaller model",
-                )
-            if self._progress and now > next_word:
-                next_word += PROGRESS_EVERY_SECONDS
-                print(f"waiting for {self.model}: {now - begin:.0f} s. {self.log_tail(1)}", file=sys.stderr)
-            time.sleep(_POLL_SECONDS)
+        next_word = PROGRESS_EVERY_SECONDS
 
-    def _last_words(self) -> str:
-        return f"Its last lines:\n{self.log_tail()}"
+        def say(waited_seconds: float) -> None:
+            nonlocal next_word
+            if self._progress and waited_seconds > next_word:
+                next_word += PROGRESS_EVERY_SECONDS
+                print(
+                    f"waiting for {self.model}: {waited_seconds:.0f} s. {self.log_tail(1)}", file=sys.stderr
+                )
+
+        if reason := self._child.why_not(
+            self._is_ready,
+            within_seconds=self._timeout_seconds,
+            poll_seconds=_POLL_SECONDS,
+            meanwhile=say,
+        ):
+            raise ServerFailed(
+                f"the server {reason}",
+                remedy="if it is only slow, give it longer with timeout_seconds=…, or choose a smaller model",
+            )
 
     def _is_ready(self) -> bool:
         if not hasattr(self, "url"):

@@ -28,12 +28,12 @@ PATIENCE_SECONDS = 5.0
 
 logger = logging.getLogger("labsupport.server")
 
-_Waiter = asyncio.Future[None]
+Waiter = asyncio.Future[None]
 
 
 class _Posted(NamedTuple):
     row: Row
-    waiter: _Waiter | None
+    waiter: Waiter | None
     at: float  # on the monotonic clock
 
 
@@ -54,6 +54,8 @@ class Ledger:
         self.failures = 0
         self._refusal = ""
         self._waiting_since: float | None = None
+        self._in_hand: tuple[Row, ...] = ()
+        """What the thread is writing, for whoever must know if it never comes back."""
         # A daemon, because a disk that hangs for ever must not keep the process alive.
         self._thread = threading.Thread(target=self._write_all, name="ledger", daemon=True)
         self._thread.start()
@@ -66,6 +68,10 @@ class Ledger:
         self._thread.join(PATIENCE_SECONDS)
         if self._thread.is_alive():
             logger.error("the ledger %s: left without the disk's answer", self.path)
+            more = self._take(wait_seconds=0)[0]
+            for row in [*self._in_hand, *(one.row for one in more)]:
+                if row.finish_reason:
+                    _print(row)
 
     @property
     def trouble(self) -> str:
@@ -80,14 +86,22 @@ class Ledger:
         since = self._waiting_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def post(self, row: Row, waiter: _Waiter | None = None) -> None:
+    def post(self, row: Row, waiter: Waiter | None = None) -> None:
         """Have `row` written soon; a later row with the same id takes its place."""
         self._inbox.put(_Posted(row, waiter, time.monotonic()))
 
-    async def write(self, row: Row) -> None:
-        """Post `row` and return once it is durable, or the disk has refused it, or patience is at its end."""
-        waiter = asyncio.get_running_loop().create_future()
+    def submit(self, row: Row) -> Waiter:
+        """Post `row`, for `settle` to wait for."""
+        waiter: Waiter = asyncio.get_running_loop().create_future()
         self.post(row, waiter)
+        return waiter
+
+    async def write(self, row: Row) -> None:
+        """Post `row` and return once it is settled."""
+        await self.settle(row, self.submit(row))
+
+    async def settle(self, row: Row, waiter: Waiter) -> None:
+        """Return once `row` is durable, or the disk has refused it, or patience is at its end."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await waiter
@@ -105,6 +119,7 @@ class Ledger:
                 self._waiting_since = posted[0].at
             news = {one.row.id: one.row for one in posted}
             unwritten |= news
+            self._in_hand = tuple(unwritten.values())
             try:
                 ledger_file.write(self._connection, unwritten.values())
             except Exception as error:  # whatever it is, this thread goes on and the trouble is seen
@@ -112,6 +127,7 @@ class Ledger:
             else:
                 self._note_success(len(unwritten))
                 unwritten.clear()
+                self._in_hand = ()
                 self._waiting_since = None
             _release([one.waiter for one in posted if one.waiter])
         if unwritten:
@@ -148,7 +164,7 @@ def _print(row: Row) -> None:
     logger.error("not in the ledger yet: %s", msgspec.json.encode(row).decode())
 
 
-def _release(waiters: list[_Waiter]) -> None:
+def _release(waiters: list[Waiter]) -> None:
     def release() -> None:
         for waiter in waiters:
             if not waiter.done():

@@ -35,7 +35,13 @@ from labsupport.server.http_protocol import HttpProtocol
 from labsupport.server.keys import Key
 from labsupport.server.ledger import Ledger
 from labsupport.server.tokenizer import Tokenizer
-from labsupport.server.upstream.config import UpstreamConfig, UpstreamRefused, read_key
+from labsupport.server.upstream.config import (
+    PRIORITY,
+    UpstreamConfig,
+    UpstreamRefused,
+    read_key,
+    read_names,
+)
 from labsupport.server.upstream.link import Upstream
 
 LISTENING = "listening on "
@@ -46,7 +52,13 @@ GRACE_SECONDS = 10
 MakeServed = Callable[[Callable[[], None], Ledger | None], app.Served]
 """Makes what is served, given what to call if its engine cannot start at all, and the ledger."""
 _ENGINE_OPTIONS = ("quant", "max_prompt_tokens")
-_UPSTREAM_OPTIONS = ("upstream", "upstream_model", "upstream_key_file", "upstream_timeout")
+_UPSTREAM_OPTIONS = (
+    "upstream",
+    "upstream_model",
+    "upstream_key_file",
+    "upstream_timeout",
+    "upstream_knows",
+)
 
 logger = logging.getLogger("labsupport.server")
 
@@ -73,6 +85,7 @@ class Settings:
     upstream_model: str | None = None
     upstream_key_file: Path | None = None
     upstream_timeout: float = 600.0
+    upstream_knows: str = ""
     debug: bool = False
     stop_with_stdin: bool = False
 
@@ -140,7 +153,14 @@ def _elsewhere(settings: Settings, callers: tuple[Key, ...]) -> MakeServed:
         key=read_key(settings.upstream_key_file),
         connections=settings.levers.slots,
         silence_seconds=settings.upstream_timeout,
+        knows=read_names(settings.upstream_knows),
     ).checked()
+    if PRIORITY not in config.knows and (silent := [key.name for key in callers if key.priority]):
+        logger.warning(
+            "the upstream is not told the priority of %s; it would be with --upstream-knows %s",
+            ", ".join(silent),
+            PRIORITY,
+        )
     return lambda leave, ledger: app.ServedElsewhere(
         name=settings.model,
         engine=Upstream(config),

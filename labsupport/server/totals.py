@@ -22,7 +22,8 @@ _SUMS = """
     count(*) FILTER (WHERE finish_reason <> 'error' AND prompt_tokens IS NULL),
     coalesce(sum(prompt_tokens) FILTER (WHERE finish_reason <> 'error'), 0),
     coalesce(sum(cached_tokens) FILTER (WHERE finish_reason <> 'error'), 0),
-    coalesce(sum(completion_tokens) FILTER (WHERE finish_reason <> 'error'), 0)
+    coalesce(sum(completion_tokens) FILTER (WHERE finish_reason <> 'error'), 0),
+    coalesce(sum(prompt_tokens + completion_tokens) FILTER (WHERE finish_reason = 'error'), 0)
 """
 _PERIOD = "arrived_at >= ? AND arrived_at < ?"
 
@@ -61,6 +62,7 @@ class Totals:
     unfinished: that run, or ran when the server was killed: what they used is not known.
     without_usage: of `requests`, those whose upstream never said what they used; the sums lack them.
     cached_tokens: of the prompt tokens, those that a shared prefix saved from being computed.
+    failed_tokens: that `failed` ones are known to have used. Somebody paid for them, and not the key's owner.
     """
 
     key: str
@@ -71,12 +73,14 @@ class Totals:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    failed_tokens: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Without the key; the tokens as in an answer's `usage`."""
         return {
             "requests": self.requests,
             "failed": self.failed,
+            "failed_tokens": self.failed_tokens,
             "unfinished": self.unfinished,
             "without_usage": self.without_usage,
             "prompt_tokens": self.prompt_tokens,
@@ -112,7 +116,7 @@ def of_all_keys(path: Path, period: Period, *, model: str | None = None) -> tupl
 
 
 def _totals(key: str, sums: Sequence[int]) -> Totals:
-    requests, failed, unfinished, without_usage, prompt, cached, completion = sums
+    requests, failed, unfinished, without_usage, prompt, cached, completion, failed_tokens = sums
     return Totals(
         key=key,
         requests=requests,
@@ -122,6 +126,7 @@ def _totals(key: str, sums: Sequence[int]) -> Totals:
         prompt_tokens=prompt,
         cached_tokens=cached,
         completion_tokens=completion,
+        failed_tokens=failed_tokens,
     )
 
 

@@ -122,7 +122,7 @@ def test_the_leash_ends_a_server_when_whoever_holds_it_is_gone(tmp_path: Path, h
 
 def test_a_server_that_ends_at_once_is_told_with_its_last_words_and_its_command() -> None:
     with (
-        pytest.raises(LabsupportError, match="ended before it was ready") as failure,
+        pytest.raises(LabsupportError, match="ended with status 1 before it was ready") as failure,
         Running(Broken("raise SystemExit('no such model: x')"), SETUP),
     ):
         pytest.fail("it never came up")

@@ -13,6 +13,7 @@ import pytest
 from labsupport.server.ledger_file import Row, open_for_writing, write
 
 LACKS_ONE = "The bill lacks 1 request whose use the upstream never told.\n"
+FREE = "Failed requests used 110 tokens, charged to nobody.\n"
 NOON = 1_793_016_000.0
 """2026-10-26T12:00:00Z"""
 
@@ -85,7 +86,7 @@ def test_costs_as_json_are_exact(ledger: Path) -> None:
     )
 
     bill = json.loads(output)
-    assert (status, complaint, bill["models"]) == (0, LACKS_ONE, ["pocket"])
+    assert (status, complaint, bill["models"]) == (0, LACKS_ONE + FREE, ["pocket"])
     costs = {line["key"]: Decimal(line["cost"]) for line in bill["keys"]}
     assert costs == {
         # without a price of their own, cached tokens cost what the others do
@@ -97,6 +98,7 @@ def test_costs_as_json_are_exact(ledger: Path) -> None:
         "key": "alice",
         "requests": 3,
         "failed": 2,
+        "failed_tokens": 110,
         "unfinished": 1,
         "without_usage": 1,
         "prompt_tokens": 11,

@@ -22,8 +22,12 @@ from labsupport.engine import process as process_module
 from labsupport.engine.client import EngineClient, EngineDied, EngineFailed, RequestRefused
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import Delta, SamplingParams, Submit
+from labsupport.engine.plan import RunnerLimits
 
 GREEDY = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True)
+LIMITS = RunnerLimits(
+    max_slots=1, cells=512, context_tokens=512, step_tokens=512, vocabulary_size=258, grammars=True
+)
 PATIENCE_SECONDS = 30.0
 """Generous: what is tested is that it happens, on a machine that may be busy."""
 ENDLESS = SamplingParams(max_tokens=480, temperature=0, ignore_eos=True)
@@ -215,9 +219,7 @@ def test_three_hundred_random_cancels_leave_nothing_behind(tiny_model):
 def test_an_impossible_request_is_refused_with_what_was_given(tokens, params, complaint):
     # Given what the engine says of itself (refusing takes no process)
     with pytest.raises(RequestRefused, match=complaint):
-        client_module.refuse_impossible(
-            tokens, params, context_tokens=512, vocabulary_size=258, grammars=True
-        )
+        client_module.refuse_impossible(tokens, params, LIMITS)
 
 
 def test_a_poisoned_request_that_reaches_the_engine_harms_nobody_else(tiny_model):

@@ -11,6 +11,9 @@ from labsupport.engine.config import EngineConfig
 from labsupport.engine.grammars.json_schema import to_grammar
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.offline import OfflineEngine
+from labsupport.engine.plan import Draw
+from labsupport.engine.runners.llama_grammar import HeldGrammars
+from labsupport.engine.runners.llama_vocabulary import LlamaVocabulary
 from labsupport.engine.validation import RequestRefused
 
 BOUNDED = {
@@ -88,6 +91,23 @@ def test_preempted_answers_go_on_where_their_grammar_was(reciting_model):
     roomy, cramped = run(), run(kv_cells=256, admission="preempt")
     assert roomy[1] == 0 < cramped[1]
     assert roomy[0] == cramped[0]
+
+
+def test_an_answer_that_takes_anothers_slot_begins_where_it_is_itself(tiny_model):
+    # Given two answers to one grammar, equally long, which took different ways
+    params = SamplingParams(max_tokens=4, grammar='root ::= "ab" | "cd"')
+    held = HeldGrammars(LlamaVocabulary.of_file(tiny_model))
+    one, other = [*PROMPTS[0], ord("a")], [*PROMPTS[1], ord("c")]
+
+    def next_ones(tokens: list[int]) -> str:
+        constraint = held.constraint(0, Draw(params, 0, 1, tokens))
+        return "".join(letter for letter in "abcd" if constraint.allows(ord(letter)))
+
+    # When they have the same slot by turns, then each goes on its own way
+    assert [next_ones(tokens) for tokens in (one, other, one)] == ["b", "d", "b"]
+    # And one that was taken back by some tokens, and said others, as well
+    assert next_ones([*PROMPTS[0], ord("c")]) == "d"
+    held.close()
 
 
 def test_a_grammar_that_may_not_end_is_refused(engine):

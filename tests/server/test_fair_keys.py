@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 from asking import is_idle, wait_until
-from relaying import relay_before_script
 
 import labsupport
 from labsupport.server.launch import Server
@@ -222,22 +221,3 @@ def test_prompts_that_are_too_many_tokens_together_are_refused_with_a_time_to_co
     assert crowd.until_all_answered() == ["first"]
     # And alone it is not refused
     assert ask(OTHER, prompt=[LONG_PROMPT] * 3).status_code == 200
-
-
-def test_before_an_upstream_a_keys_priority_holds_as_well(tmp_path, key_file):
-    with relay_before_script(tmp_path, api_key=BATCH, api_key_file=key_file) as relay:
-
-        def chat(key: str, **changes) -> httpx.Response:
-            relay.http.headers["Authorization"] = f"Bearer {key}"
-            return relay.chat(**changes)
-
-        assert chat(OTHER, priority=-1).json()["error"]["code"] == "priority_not_allowed"
-        assert relay.upstream.requests == []
-        for key, changes, sent in (
-            (OTHER, {}, None),
-            (OTHER, {"priority": 7}, 7),
-            (BATCH, {}, 5),
-            (SUPPORT, {}, -3),
-        ):
-            assert chat(key, **changes).status_code == 200
-            assert relay.upstream.requests[-1].json.get("priority") == sent

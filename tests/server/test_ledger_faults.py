@@ -107,6 +107,31 @@ def test_kill_9_of_the_server_loses_no_finished_request_time_and_again(file):
         unfinished = len(cut)
 
 
+def test_the_first_byte_waits_for_the_row(file):
+    with serving(file) as server:
+        client = server.openai()
+        client.chat.completions.create(model="pocket", messages=ASK, max_tokens=1)
+        seen: list[str] = []
+
+        def read() -> None:
+            with contextlib.suppress(openai.APIError, httpx.TransportError):
+                seen.extend(chunk.id for chunk in client.chat.completions.create(
+                    model="pocket", messages=ASK, max_tokens=100, **STREAM, extra_body={"ignore_eos": True}
+                ))  # fmt: skip
+
+        reading = threading.Thread(target=read)
+        # When the row of a request that has just begun cannot be written yet, and tokens have come
+        with held_by_another_program(server, file):
+            reading.start()
+            wait_until(lambda: server.metrics()["labsupport:generation_tokens_total"] > 1, what="a token")
+            os.kill(server.pid, signal.SIGKILL)
+            reading.join(60)
+
+    # Then the client has nothing of which the ledger knows nothing
+    assert set(seen) <= rows(file).keys()
+    assert len(rows(file)) == 1 + len(set(seen))
+
+
 def test_the_last_byte_waits_for_the_row(file):
     with serving(file) as server:
         chunks = iter(

@@ -62,6 +62,27 @@ def test_a_disk_that_hangs_holds_an_answer_for_a_while_only_and_its_row_stands_i
     assert rows(file).keys() == {"one"}
 
 
+def test_a_disk_that_still_hangs_at_the_end_leaves_what_it_lacks_in_the_log(file, monkeypatch, caplog):
+    monkeypatch.setattr(ledger_module, "PATIENCE_SECONDS", 0.5)
+    is_asked, answers = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        is_asked.set()
+        answers.wait(60)
+
+    monkeypatch.setattr(ledger_file, "write", hang)
+    with Ledger(file) as ledger:
+        # Nobody waits for the rows of clients that left: no patience of theirs can come to an end
+        ledger.post(row("being written", finish_reason="abort"))
+        assert is_asked.wait(60)
+        ledger.post(row("not begun", finish_reason="abort"))
+        ledger.post(row("still runs"))
+
+    printed = [json.loads(line.partition("yet: ")[2])["id"] for line in caplog.messages if "yet: " in line]
+    answers.set()
+    assert printed == ["being written", "not begun"]
+
+
 def test_whatever_goes_wrong_in_writing_the_thread_lives_and_the_trouble_shows(file, monkeypatch):
     really_write = ledger_file.write
 
@@ -78,6 +99,36 @@ def test_whatever_goes_wrong_in_writing_the_thread_lives_and_the_trouble_shows(f
 
         wait_until(lambda: ledger.trouble == "", what="the end of the trouble")
     assert rows(file).keys() == {"one"}
+
+
+def test_what_a_request_says_waits_until_its_row_is_written(file, monkeypatch):
+    answers, really_write = threading.Event(), ledger_file.write
+
+    def hang(*arguments: object) -> None:
+        assert answers.wait(60)
+        really_write(*arguments)
+
+    async def run(ledger: Ledger) -> None:
+        accounts = Accounts(Admission(1), ledger, KeyLimits())
+        engine = SimpleNamespace(ready=False, restarts=0, last_report=None)
+        meter = EngineMeter(Metrics("m", engine), [1], choices_per_prompt=1, arrived=0.0)
+        request = Request(id="one", key="", route="r", model="m", arrived=0.0, sequences=1, most_tokens=1)
+        async with accounts.open(request, meter) as account:
+            recorded = asyncio.create_task(account.is_recorded())
+            await asyncio.sleep(0.3)
+            assert not recorded.done()
+
+            answers.set()
+
+            await asyncio.wait_for(recorded, 60)
+            assert rows(file)["one"]["finish_reason"] is None
+            await account.is_recorded()  # what follows waits no more
+            await account.finish()
+
+    with Ledger(file) as ledger:
+        monkeypatch.setattr(ledger_file, "write", hang)
+        asyncio.run(run(ledger))
+    assert rows(file)["one"]["finish_reason"] is not None
 
 
 @pytest.mark.parametrize("jump_seconds", [-1e9, 1e9])

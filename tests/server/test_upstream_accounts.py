@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -180,10 +181,25 @@ def hang_up_in_the_middle() -> Script:
 @pytest.mark.parametrize(
     ("script", "code", "tokens"),
     [
-        # A status that is no 200 says that it did not work on it
+        # Some statuses say that it did not work on it
         (always(answer(400, {"error": {"message": "m", "code": "theirs"}})), "theirs", (0, 0, 0)),
         (always(answer(429)), "upstream_rate_limited", (0, 0, 0)),
-        (always(answer(500)), "upstream_failed", (0, 0, 0)),
+        (always(answer(503)), "upstream_overloaded", (0, 0, 0)),
+        (always(answer(307, Location="/x")), "upstream_redirect", (0, 0, 0)),
+        (streaming({"error": {"message": "m", "code": 429}}), "upstream_rate_limited", (0, 0, 0)),
+        # and some that it failed, perhaps after the work
+        (always(answer(500)), "upstream_failed", NOT_KNOWN),
+        (always(answer(502, b"<html>", "text/html")), "upstream_failed", NOT_KNOWN),
+        (always(answer(504)), "upstream_timeout", NOT_KNOWN),
+        (always(answer(408)), "upstream_timeout", NOT_KNOWN),
+        (always(answer(201, completion())), "upstream_unexpected_status", (11, 0, 3)),
+        (streaming(chunk("a"), {"error": {"message": "m", "code": 429}}), "upstream_rate_limited", NOT_KNOWN),
+        # An error that tells its use is believed, unless what it tells cannot be
+        (always(answer(500, {"error": {"message": "m"}, "usage": USAGE})), "upstream_failed", (11, 4, 3)),
+        (always(answer(503, {"error": "m", "usage": USAGE})), "upstream_overloaded", (11, 4, 3)),
+        (always(answer(500, {"usage": USAGE | {"prompt_tokens": -1}})), "upstream_failed", NOT_KNOWN),
+        (always(answer(500, {"usage": "all"})), "upstream_failed", NOT_KNOWN),
+        (streaming(chunk("a"), {"error": {"code": 500}, "usage": USAGE}), "upstream_failed", (11, 4, 3)),
         # What it did before it broke off, nobody knows
         (hang_up_at_once(), "upstream_disconnected", NOT_KNOWN),
         (hang_up_in_the_middle(), "upstream_disconnected", NOT_KNOWN),
@@ -192,7 +208,29 @@ def hang_up_in_the_middle() -> Script:
         (streaming(chunk("a") | {"usage": USAGE}, done=False), "upstream_disconnected", (11, 4, 3)),
         (always(answer(200, b"<html>", "text/html")), "upstream_bad_answer", NOT_KNOWN),
     ],
-    ids=["400", "429", "500", "hung-up", "broke-off", "error-event", "said-before", "html"],
+    ids=[
+        "400",
+        "429",
+        "503",
+        "307",
+        "429-event",
+        "500",
+        "502",
+        "504",
+        "408",
+        "201",
+        "429-event-after-a-chunk",
+        "500-told",
+        "503-told",
+        "500-told-nonsense",
+        "500-told-no-object",
+        "error-event-told",
+        "hung-up",
+        "broke-off",
+        "error-event",
+        "said-before",
+        "html",
+    ],
 )
 def test_a_failure_has_a_row_with_its_code(relay, new_rows, script, code, tokens):
     relay.upstream.script = script
@@ -243,6 +281,52 @@ def test_a_client_that_leaves_is_an_abort_whose_use_nobody_knows(relay, new_rows
     assert (row["finish_reason"], row["error"], used(row)) == ("abort", None, NOT_KNOWN)
     (asked,) = relay.upstream.requests
     assert asked.client_left.wait(30)
+
+
+def test_who_hangs_up_at_the_finish_reason_has_been_billed(relay, new_rows):
+    async def usage_a_little_later(asked: Asked) -> None:
+        await asked.open_stream()
+        await asked.event(chunk("a"))
+        await asked.event(chunk("", finish_reason="stop"))
+        await asyncio.sleep(2)
+        await asked.event(chunk() | {"choices": [], "usage": USAGE})
+        await asked.end_stream()
+
+    relay.upstream.script = usage_a_little_later
+    with relay.lines() as response:
+        next(line for line in response.iter_lines() if '"finish_reason":"stop"' in line)
+
+    assert used(ended(new_rows)) == (11, 4, 3)
+
+
+@pytest.mark.parametrize("choices", [[], [{"index": 0, "delta": {"content": "late"}}]], ids=["none", "more"])
+def test_only_one_event_is_held_and_only_until_the_next(relay, choices):
+    async def without_usage(asked: Asked) -> None:
+        await asked.open_stream()
+        await asked.event(chunk("a", finish_reason="stop"))
+        for number in range(3):
+            await asked.event(chunk() | {"choices": choices, "number": number})
+        await asked.end_stream()
+
+    relay.upstream.script = without_usage
+
+    first, *others = chunks_of(relay.chat(stream=True).text)
+    assert first["choices"][0]["finish_reason"] == "stop"
+    assert [event["number"] for event in others] == [0, 1, 2]
+
+
+def test_a_stream_that_breaks_off_after_the_finish_reason_has_shown_it(relay, new_rows):
+    async def breaks_off(asked: Asked) -> None:
+        await asked.open_stream()
+        await asked.event(chunk("a", finish_reason="stop"))
+        asked.hang_up()
+
+    relay.upstream.script = breaks_off
+
+    first, last = (line for line in relay.chat(stream=True).text.splitlines() if line)
+    assert '"finish_reason":"stop"' in first
+    assert '"code":"upstream_disconnected"' in last
+    assert used(ended(new_rows)) == NOT_KNOWN
 
 
 def test_who_leaves_while_waiting_for_a_turn_has_used_nothing(relay, folder):

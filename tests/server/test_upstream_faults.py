@@ -81,6 +81,7 @@ def error_of(response) -> dict[str, str]:
         (answer(200, b"{}", None), 502, "upstream_bad_answer", "no content type"),
         (answer(200, {"error": {"message": "x", "code": 429}}), 429, "upstream_rate_limited", "429"),
         (answer(200, {"error": "out of memory"}), 502, "upstream_failed", "500"),
+        (answer(200, {"object": "error", "message": "flat", "code": 400}), 400, "upstream_refused", "flat"),
         (b"HTTP/1.1 200 OK\r\nContent-Le", 502, "upstream_disconnected", "before it answered"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", 502, "upstream_disconnected", "before it answered"),
         (b"", 502, "upstream_disconnected", "before it answered"),

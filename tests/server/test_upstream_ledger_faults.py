@@ -17,7 +17,7 @@ import pytest
 from asking import ASK, BOB, wait_until
 from ledger_rows import rows, said, used
 from relaying import Relay, accounted_relay
-from scripted_upstream import Asked, always, answer, chunk, completion
+from scripted_upstream import Asked, Script, always, answer, chunk, completion
 from test_ledger_faults import Load, full_disk, held_by_another_program, serving
 
 import labsupport
@@ -47,6 +47,19 @@ async def steady(asked: Asked) -> None:
         await asked.event(chunk("a", finish_reason="length" if number == wanted - 1 else None))
     await asked.event(chunk() | last)
     await asked.end_stream()
+
+
+def two_chunks(go_on: threading.Event) -> Script:
+    """The second one, with the end and the usage, when it may go on."""
+
+    async def script(asked: Asked) -> None:
+        await asked.open_stream()
+        await asked.event(chunk("a"))
+        await asked.wait_for(go_on)
+        await asked.event(chunk("b", finish_reason="stop") | {"usage": usage(2)})
+        await asked.end_stream()
+
+    return script
 
 
 @pytest.fixture
@@ -80,17 +93,9 @@ def test_kill_9_of_the_server_loses_no_finished_request_time_and_again(tmp_path,
 
 
 def test_the_last_byte_waits_for_the_row(relay, file):
-    begun, go_on = threading.Event(), threading.Event()
+    go_on = threading.Event()
 
-    async def script(asked: Asked) -> None:
-        await asked.open_stream()
-        await asked.event(chunk("a"))
-        begun.set()
-        await asked.wait_for(go_on)
-        await asked.event(chunk("b", finish_reason="stop") | {"usage": usage(2)})
-        await asked.end_stream()
-
-    relay.upstream.script = script
+    relay.upstream.script = two_chunks(go_on)
     with relay.lines() as response:
         lines = (line for line in response.iter_lines() if line)
         next(lines)
@@ -115,14 +120,7 @@ def test_while_the_ledger_cannot_be_written_the_upstream_is_not_asked(
     client = relay.server.openai()
     go_on = threading.Event()
 
-    async def script(asked: Asked) -> None:
-        await asked.open_stream()
-        await asked.event(chunk("a"))
-        await asked.wait_for(go_on)
-        await asked.event(chunk("b", finish_reason="stop") | {"usage": usage(2)})
-        await asked.end_stream()
-
-    relay.upstream.script = script
+    relay.upstream.script = two_chunks(go_on)
     stream = client.chat.completions.create(model="ours", messages=ASK, stream=True)
     begun = next(iter(stream))
 
@@ -199,15 +197,8 @@ def test_two_servers_on_one_ledger_lose_nothing_even_if_one_is_killed(tmp_path, 
 def test_sigterm_lets_answers_finish_and_those_that_wait_for_a_turn_too(tmp_path, file):
     go_on = threading.Event()
 
-    async def script(asked: Asked) -> None:
-        await asked.open_stream()
-        await asked.event(chunk("a"))
-        await asked.wait_for(go_on)
-        await asked.event(chunk("b", finish_reason="stop") | {"usage": usage(2)})
-        await asked.end_stream()
-
     with accounted_relay(tmp_path, slots=1) as relay:
-        relay.upstream.script = script
+        relay.upstream.script = two_chunks(go_on)
         texts: list[str] = []
         threads = [
             threading.Thread(target=lambda key=key: texts.append(relay.chat(key=key, stream=True).text))

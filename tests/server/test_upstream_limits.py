@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 
 import pytest
 from asking import ALICE, BOB, CAROL, DAVE, ERIN, wait_until
-from relaying import SLOTS, Relay, accounted_relay
+from relaying import BODY, SLOTS, Relay, accounted_relay
 from scripted_upstream import Asked, always, answer, chunk, completion
 
 REMAINING = "x-ratelimit-remaining-tokens"
-PROMPT_TOKENS = -(-len("rolecontentuserHello?") // 4)
-"""What relaying.BODY is estimated at."""
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def estimated(**changes: object) -> int:
+    """What the prompt of relaying.BODY is estimated at, when it is sent with these changes."""
+    sent = json.dumps(BODY | changes | {"model": "theirs"}, separators=(",", ":"))
+    return -(-len(sent) // 4)
+
+
 FRESH = [f"a-fresh-key-{number}" for number in range(20)]
 
 
@@ -84,15 +92,25 @@ def test_what_is_charged_is_an_estimate_first_and_then_what_was_used(relay, key)
     relay.upstream.script = using(1)
     refused = relay.chat(key=key, max_tokens=150)
     assert refused.status_code == 429
-    left = 200 - PROMPT_TOKENS - 90
-    assert f"of which {left} are left and this request can use {PROMPT_TOKENS + 150}" in refused.text
+    left = 200 - estimated(max_tokens=90, **STREAMED) - 90
+    could_use = estimated(max_tokens=150) + 150
+    assert f"of which {left} are left and this request can use {could_use}" in refused.text
     held.let_go()
 
     # Fifty were used, so this fits now; and the headers of both said what was left
     assert held.remaining == str(left)
-    response = relay.chat(key=key, max_tokens=140)
+    response = relay.chat(key=key, max_tokens=120)
     assert response.status_code == 200
     assert response.headers[REMAINING] == str(200 - 50 - 1)
+
+
+def test_the_length_of_a_request_is_its_estimate_whatever_it_is_made_of(relay, key):
+    relay.upstream.script = using(None)
+    made_of = {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": [[[]]] * 20}}}]}
+
+    response = relay.chat(key=key, max_tokens=9, **made_of)
+
+    assert response.headers[REMAINING] == str(200 - estimated(max_tokens=9, **made_of) - 9)
 
 
 def test_what_was_used_over_the_estimate_the_next_ones_wait_for(relay, key):
@@ -122,10 +140,29 @@ def test_where_the_upstream_never_says_what_was_used_the_estimate_stays(relay, k
 
     response = relay.chat(key=key, max_tokens=90)
 
-    assert response.headers[REMAINING] == str(200 - PROMPT_TOKENS - 90)
+    assert response.headers[REMAINING] == str(200 - estimated(max_tokens=90) - 90)
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_where_the_upstream_failed_and_may_have_worked_the_estimate_stays(relay, key, status):
+    relay.upstream.script = always(answer(status))
+    assert relay.chat(key=key, max_tokens=90).status_code in (502, 504)
+    relay.upstream.script = using(1)
+
+    left = 200 - estimated(max_tokens=90) - 90
+    assert relay.chat(key=key, max_tokens=1).headers[REMAINING] == str(left - 1)
+
+
+def test_where_the_upstream_failed_and_says_what_it_used_that_is_charged(relay, key):
+    usage = {"prompt_tokens": 20, "completion_tokens": 5}
+    relay.upstream.script = always(answer(500, {"error": {"message": "m"}, "usage": usage}))
+    assert relay.chat(key=key, max_tokens=90).status_code == 502
+    relay.upstream.script = using(1)
+
+    assert relay.chat(key=key, max_tokens=1).headers[REMAINING] == str(200 - 25 - 1)
+
+
+@pytest.mark.parametrize("status", [429, 503])
 def test_what_the_upstream_refused_is_given_back(relay, key, status):
     relay.upstream.script = always(answer(status))
     for _ in range(3):
@@ -143,7 +180,8 @@ def test_what_is_over_the_limit_by_itself_is_told_so_and_the_upstream_is_not_ask
 
     assert refused.status_code == 400
     assert refused.json()["error"]["code"] == "tokens_per_minute_too_low"
-    assert f"can use {PROMPT_TOKENS + 2 * 100} tokens" in refused.json()["error"]["message"]
+    could_use = estimated(n=2, max_tokens=100) + 2 * 100
+    assert f"can use {could_use} tokens" in refused.json()["error"]["message"]
     assert relay.upstream.requests == []
 
 

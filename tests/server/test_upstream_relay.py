@@ -67,8 +67,9 @@ def test_every_event_leaves_before_the_next_one_comes(relay):
     async def one_at_a_time(asked: Asked) -> None:
         await asked.open_stream()
         for place, text in enumerate("abcd"):
-            await asked.event(chunk(text, finish_reason="stop" if text == "d" else None))
+            await asked.event(chunk(text))
             await asked.wait_for(received[place])  # the test must have it before more is sent
+        await asked.event(chunk("", finish_reason="stop"))
         await asked.end_stream()
 
     relay.upstream.script = one_at_a_time
@@ -79,6 +80,7 @@ def test_every_event_leaves_before_the_next_one_comes(relay):
             event = json.loads(next(events).removeprefix("data: "))
             assert event["choices"][0]["delta"]["content"] == text
             received[place].set()
+        assert '"finish_reason":"stop"' in next(events)
         assert next(events) == "data: [DONE]"
 
 
@@ -234,6 +236,7 @@ def test_what_a_client_asks_goes_through_as_it_came(relay):
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}},
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
         "chat_template_kwargs": {"enable_thinking": False}, "top_k": 5, "min_p": 0.1, "store": False,
+        "service_tier": "default",
     }  # fmt: skip
 
     assert relay.chat(**given).status_code == 200
@@ -258,6 +261,8 @@ def test_what_a_client_asks_goes_through_as_it_came(relay):
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "invalid_value"),
         ({"chat_template": "{{ 1 }}"}, "chat_template", "unknown_parameter"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+        ({"service_tier": "priority"}, "service_tier", "unsupported_parameter"),
+        ({"web_search_options": {}}, "web_search_options", "unsupported_parameter"),
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
         ({"logit_bias": {"5": float("nan")}}, None, "invalid_json"),
         ({"tools": [{"name": "\ud800"}]}, None, "invalid_json"),
@@ -278,7 +283,13 @@ def test_what_can_never_work_is_refused_before_the_upstream_is_asked(relay, chan
 @pytest.mark.parametrize(
     ("parameters", "request_type", "passed", "refused"),
     [
-        (chat_create_params.CompletionCreateParamsNonStreaming, RelayedChat, PASSED_IN_CHAT, set()),
+        # what they cost is not in the tokens, which our ledger counts
+        (
+            chat_create_params.CompletionCreateParamsNonStreaming,
+            RelayedChat,
+            PASSED_IN_CHAT,
+            {"service_tier", "web_search_options"},
+        ),
         # the work it asks for is not in n, which our limits count
         (
             completion_create_params.CompletionCreateParamsNonStreaming,

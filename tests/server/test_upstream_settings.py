@@ -22,6 +22,8 @@ URL = "http://127.0.0.1:9/v1"
         (("--engine", "upstream", "--upstream", URL, "--slots", "0"), "slots is 0"),
         (("--engine", "upstream", "--upstream", URL, "--upstream-timeout", "nan"), "--upstream-timeout"),
         (("--engine", "upstream", "--upstream", URL, "--upstream-key-file", "no-such-file"), "no-such-file"),
+        (("--upstream-knows", "priority"), "--upstream-knows does nothing"),
+        (("--engine", "upstream", "--upstream", URL, "--upstream-knows", "priority, tea"), "names 'tea'"),
         (("--engine", "upstream", "--upstream", "https://me:s3cret@host/v1"), "--upstream-key-file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Where the upstream is, what it calls the model, and the key that it wants.
+"""Where the upstream is, what it calls the model, the key that it wants, and which extensions it knows.
 
 Right means: a key comes from a file or from the environment, never from the command line, where every user of
 the computer could read it; and no message repeats one.
@@ -16,6 +16,13 @@ import httpx
 from labsupport.errors import LabsupportError
 
 KEY_VARIABLE = "LABSUPPORT_UPSTREAM_KEY"
+PRIORITY = "priority"
+"""A field of vLLM's. Its `protocol.py` says that "any priority other than 0 will raise an error if the served
+model does not use priority scheduling": it wants `vllm serve --scheduling-policy priority`."""
+CONTINUOUS_USAGE = "continuous_usage_stats"
+"""Of vLLM's `stream_options`: usage in every chunk, so that a stream which is left half-way can be billed."""
+EXTENSIONS = (PRIORITY, CONTINUOUS_USAGE)
+"""What this server sends of its own accord only to an upstream that is said to know it; others may refuse."""
 
 
 class UpstreamRefused(LabsupportError):
@@ -33,6 +40,7 @@ class UpstreamConfig:
     connect_seconds: how long to wait for a connection.
     silence_seconds: the longest pause in an answer, the one before its beginning included: an answer that is
         not streamed is all pause. Both limits are those of OpenAI's own client.
+    knows: which of the EXTENSIONS it understands.
     """
 
     url: str
@@ -41,6 +49,7 @@ class UpstreamConfig:
     connections: int = 16
     connect_seconds: float = 5.0
     silence_seconds: float = 600.0
+    knows: frozenset[str] = frozenset()
 
     def checked(self) -> UpstreamConfig:
         """This configuration with its URL completed. Raises UpstreamRefused with what is wrong."""
@@ -65,7 +74,16 @@ class UpstreamConfig:
             raise UpstreamRefused(f"slots is {self.connections}", allowed="1 or more")
         if not (math.isfinite(self.silence_seconds) and self.silence_seconds > 0):
             raise UpstreamRefused(f"--upstream-timeout is {self.silence_seconds}", allowed="seconds, above 0")
+        if unknown := sorted(self.knows.difference(EXTENSIONS)):
+            raise UpstreamRefused(
+                f"--upstream-knows names {', '.join(map(repr, unknown))}", allowed=" or ".join(EXTENSIONS)
+            )
         return replace(self, url=str(url.copy_with(path=url.path.rstrip("/") or "/v1")))
+
+
+def read_names(text: str) -> frozenset[str]:
+    """The names in a list with commas; spaces around them do not count, and "" has none."""
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
 def read_key(path: Path | None) -> str | None:

@@ -24,8 +24,11 @@ LONGEST_RETRY_SECONDS = 24 * 3600
 logger = logging.getLogger("labsupport.server")
 
 
-class Lost(ApiError):
-    """The exchange broke off: what the upstream did of the request, nobody here knows."""
+class Refused(ApiError):
+    """A failure before any work: the upstream was never reached, or says by its status that it began nothing.
+
+    After any other failure nobody here knows what the upstream did, unless it says so.
+    """
 
 
 def from_status(status: int, body: bytes, *, key: str | None, retry_after: str = "") -> ApiError:
@@ -37,23 +40,24 @@ def from_status(status: int, body: bytes, *, key: str | None, retry_after: str =
     logger.warning("the upstream answered %d: %r", status, words)
     answered = f"The upstream answered {status}"
     seconds = retry_seconds(retry_after)
+    kind = ApiError if may_have_worked(status) else Refused
     match status:
         case 400 | 413 | 422:
-            return ApiError(
+            return kind(
                 status,
                 f"{answered}: {words}" if words else f"{answered} and said no more.",
                 param=_name(said.get("param"), key),
                 code=_name(said.get("code"), key) or "upstream_refused",
             )
         case 429:
-            return ApiError(
+            return kind(
                 429,
                 f"{answered}: {words}" if words else f"{answered}: too many requests.",
                 code="upstream_rate_limited",
                 retry_after_seconds=seconds,
             )
         case 503 | 529:
-            return ApiError(
+            return kind(
                 503,
                 f"{answered}: it cannot take requests now.",
                 code="upstream_overloaded",
@@ -64,19 +68,29 @@ def from_status(status: int, body: bytes, *, key: str | None, retry_after: str =
         case 404 | 405:
             problem, code = "it does not have this route or this model", "upstream_not_found"
         case 408 | 504:
-            return ApiError(504, f"{answered}: it took too long.", code="upstream_timeout")
+            return kind(504, f"{answered}: it took too long.", code="upstream_timeout")
         case _ if 300 <= status < 400:
             problem, code = "a redirect, which this server does not follow", "upstream_redirect"
         case _ if status < 500:
             problem, code = "which this server did not expect", "upstream_unexpected_status"
         case _:
             problem, code = "it failed", "upstream_failed"
-    return ApiError(502, f"{answered}: {problem}.", code=code)
+    return kind(502, f"{answered}: {problem}.", code=code)
+
+
+def may_have_worked(status: int) -> bool:
+    """Whether an upstream that answers with this status may have run the model, and have its bill written.
+
+    It may where it failed (500, 502), or took too long (504; and 408, which some gateways give for that). It
+    did not where the request was at fault (4xx) or sent elsewhere (3xx), nor where it could not take it (503
+    is "currently unable to handle the request", RFC 9110, section 15.6.4; 529 is a provider's own for that).
+    """
+    return not (300 <= status < 500 or status in (503, 529)) or status == 408
 
 
 def from_event(event: dict[str, Any], *, key: str | None) -> ApiError | None:
-    """The error that a 200 turned out to carry, as some servers answer; None if `event` is no error."""
-    error = event.get("error")
+    """The error that a 200 turned out to carry, in an object or flat; None if `event` is no error."""
+    error = event if event.get("object") == "error" else event.get("error")
     if error is None:
         return None
     code = error.get("code") if isinstance(error, dict) else None
@@ -91,13 +105,13 @@ def from_transport(error: httpx.RequestError, *, answer_began: bool) -> ApiError
     when = "in the middle of its answer" if answer_began else "before it answered"
     match error:
         case httpx.ConnectTimeout() | httpx.ConnectError() | httpx.PoolTimeout() | httpx.ProxyError():
-            return ApiError(
+            return Refused(
                 503, "The upstream cannot be reached.", code="upstream_unreachable", retry_after_seconds=1
             )
         case httpx.TimeoutException():
-            return Lost(504, f"The upstream fell silent {when}.", code="upstream_timeout")
+            return ApiError(504, f"The upstream fell silent {when}.", code="upstream_timeout")
         case _:
-            return Lost(502, f"The upstream broke off {when}.", code="upstream_disconnected")
+            return ApiError(502, f"The upstream broke off {when}.", code="upstream_disconnected")
 
 
 def bad_answer(problem: str) -> ApiError:

@@ -2,7 +2,11 @@
 
 Right means: every event leaves as it comes, with our name for the model, our id for the answer and without
 the usage that only we asked for; an answer that is not OpenAI's, or not whole, is an error and never passes
-for one; and however the exchange ends, its place is given back and it is accounted for once.
+for one; and however the exchange ends, its place is given back and it is accounted for once, with what the
+upstream said that it used, in an error too.
+
+One event waits: that which completes the answer, until the next has come, which brings the usage. Many
+clients hang up at `finish_reason`, and what they used would never be known.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from labsupport.server.accounts import Accounts, Request
 from labsupport.server.errors import ApiError
 from labsupport.server.streaming import DONE, event
 from labsupport.server.upstream import errors, headers
+from labsupport.server.upstream.config import CONTINUOUS_USAGE
 from labsupport.server.upstream.event_parser import EventParser, EventTooLarge
 from labsupport.server.upstream.link import Upstream, beginning
 from labsupport.server.upstream.meter import UpstreamMeter
@@ -85,11 +90,12 @@ class Exchange:
                 self._accounts.open(self._order.request, self._meter) as account,
                 self._asked("text/event-stream") as pieces,
             ):
-                async with contextlib.aclosing(self._chunks(pieces)) as chunks:
-                    async for chunk in chunks:
-                        if self._is_shown(chunk):
-                            yield b"data: " + _json(chunk | self._head) + b"\n\n"
-                            is_open = True
+                async with contextlib.aclosing(self._shown(pieces)) as shown:
+                    async for data in shown:
+                        if not is_open:
+                            await account.is_recorded()
+                        is_open = True
+                        yield data
                 await account.finish()
                 yield DONE
                 await _read_to_end(pieces)
@@ -101,19 +107,30 @@ class Exchange:
     @contextlib.asynccontextmanager
     async def _asked(self, content_type: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """Wait for a turn and ask; the bytes of an answer that is of the right kind."""
-        order, was_answered = self._order, False
+        order = self._order
         async with self._upstream.turn(order.request.sequences, order.request.key):
             self._meter.sends()
             try:
                 async with self._upstream.post(order.route, order.body, headers=order.headers) as response:
-                    was_answered = True
                     self.returned_headers = headers.crossing(response.headers, headers.RETURNED)
+                    if response.status_code != 200:
+                        raise await self._failure(response)
                     await self._refuse_other_than(content_type, response)
                     yield response.aiter_raw()
-            except ApiError as error:
-                if not was_answered and not isinstance(error, errors.Lost):
-                    self._meter.was_refused()
+            except errors.Refused:
+                self._meter.was_refused()
                 raise
+
+    async def _failure(self, response: httpx.Response) -> ApiError:
+        """The error for an answer that is no 200, once the use that it may tell of is counted."""
+        body = await beginning(response)
+        self._meter.saw_failure(body)
+        return errors.from_status(
+            response.status_code,
+            body,
+            key=self._upstream.config.key,
+            retry_after=response.headers.get("retry-after", ""),
+        )
 
     async def _refuse_other_than(self, content_type: str, response: httpx.Response) -> None:
         # It was asked for none. A kilobyte on the wire can be a megabyte of answer, or of nothing.
@@ -125,6 +142,28 @@ class Exchange:
             if given == "application/json":  # an error, perhaps, that forgot its status
                 self._read(await beginning(response), is_chunk=False)
             raise errors.bad_answer(f"with {given[:100] or 'no content type'} instead of {content_type}")
+
+    async def _shown(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The events for the client, each as soon as it is there, but for the one that awaits the usage."""
+        held = b""
+        try:
+            async with contextlib.aclosing(self._chunks(pieces)) as chunks:
+                async for chunk in chunks:
+                    if held:
+                        yield held
+                        held = b""
+                    if self._is_shown(chunk):
+                        data = b"data: " + _json(chunk | self._head) + b"\n\n"
+                        if self._meter.awaits_usage:
+                            held = data
+                        else:
+                            yield data
+        except (ApiError, httpx.RequestError):
+            if held:
+                yield held
+            raise
+        if held:
+            yield held
 
     async def _chunks(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any], None]:
         parser = EventParser(limit_bytes=LARGEST_EVENT_BYTES)
@@ -153,6 +192,7 @@ class Exchange:
         if not isinstance(answer, dict):
             raise errors.bad_answer("with JSON that is no object")
         if failure := errors.from_event(answer, key=self._upstream.config.key):
+            self._meter.saw_failure(data)
             raise failure
         try:
             self._meter.saw(answer, is_chunk=is_chunk)
@@ -162,9 +202,11 @@ class Exchange:
 
     def _is_shown(self, chunk: dict[str, Any]) -> bool:
         """Whether the client gets this chunk, which is changed for its eyes."""
-        if self._order.include_usage:
-            return True
-        return chunk.pop("usage", None) is None or bool(chunk.get("choices"))
+        if not chunk.get("choices"):
+            return self._order.include_usage or chunk.pop("usage", None) is None
+        if not self._order.include_usage or CONTINUOUS_USAGE in self._upstream.config.knows:
+            chunk.pop("usage", None)
+        return True
 
 
 async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:

@@ -92,23 +92,16 @@ class Upstream:
     async def post(
         self, route: str, body: bytes, *, headers: Mapping[str, str]
     ) -> AsyncIterator[httpx.Response]:
-        """Ask one of the upstream's routes, and hold its answer, a 200 still to be read, for the block.
+        """Ask one of the upstream's routes, and hold its answer, still to be read, for the block.
 
         Leaving the block before the answer's end closes the connection, which is how the upstream learns
-        that nobody waits any more. Raises ApiError for whatever goes wrong, in the block too.
+        that nobody waits any more. Raises ApiError if it cannot be asked or breaks off, in the block too.
         """
         answer_began = False
         request = self._client.stream("POST", f"{self.config.url}/{route}", content=body, headers=headers)
         try:
             async with request as response:
                 answer_began = True
-                if response.status_code != 200:
-                    raise errors.from_status(
-                        response.status_code,
-                        await beginning(response),
-                        key=self.config.key,
-                        retry_after=response.headers.get("retry-after", ""),
-                    )
                 yield response
         except httpx.RequestError as error:
             raise errors.from_transport(error, answer_began=answer_began) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +18,17 @@ from labsupport.server.priorities import Priorities
 from labsupport.server.protocol import TokenizeRequest
 from labsupport.server.streaming import respond
 from labsupport.server.upstream import headers
+from labsupport.server.upstream.config import CONTINUOUS_USAGE
 from labsupport.server.upstream.estimate import prompt_tokens
 from labsupport.server.upstream.exchange import Exchange, Order
 from labsupport.server.upstream.link import Upstream
 from labsupport.server.upstream.meter import Meters
-from labsupport.server.upstream.requests import RelayedChat, RelayedCompletion, body_for
+from labsupport.server.upstream.requests import (
+    RelayedChat,
+    RelayedCompletion,
+    body_for,
+    refuse_unknown_to,
+)
 
 
 def add_routes(
@@ -39,16 +44,18 @@ def add_routes(
     """Add the generating routes and `/tokenize`.
 
     name: the model's, for our clients. refuse_unknown: raises ApiError 404 for any other. priorities: of
-        our keys; it is the upstream that makes something of them.
+        our keys; it is the upstream that makes something of them, where it is known to.
     """
-    meters = Meters(metrics, name)
+    meters = Meters(metrics, name, has_running_usage=CONTINUOUS_USAGE in upstream.config.knows)
 
     async def relay(request: Request, asked: RelayedChat | RelayedCompletion, prefix: str) -> Response:
         arrived = time.monotonic()
         refuse_unknown(asked.model)
         priority = priorities.of(key_name(request), asked.priority)
+        refuse_unknown_to(upstream.config, asked)
         accounts.check(asked.sequences, key_name(request))  # before its prompt costs anything
-        given = await request.json() | ({"priority": priority} if priority else {})
+        given = await request.json()
+        body = body_for(upstream.config, given, stream=bool(asked.stream), priority=priority)
         longest = asked.completion_limit(0)  # of one choice; 0 if nothing limits it
         admitted = Admitted(
             id=new_id(prefix),
@@ -57,17 +64,18 @@ def add_routes(
             model=name,
             arrived=arrived,
             sequences=asked.sequences,
-            most_tokens=await asyncio.to_thread(prompt_tokens, given) + asked.sequences * longest,
+            most_tokens=prompt_tokens(given, sent_bytes=len(body)) + asked.sequences * longest,
             is_unbounded=longest == 0,
         )
         order = Order(
             request=admitted,
             route=request.url.path.removeprefix("/v1/"),
-            body=body_for(upstream.config.model, given, stream=bool(asked.stream)),
+            body=body,
             headers=headers.crossing(request.headers, headers.FORWARDED),
             include_usage=asked.include_usage,
         )
-        exchange = Exchange(order, upstream, accounts, meters.open(asked.sequences, arrived=arrived))
+        meter = meters.open(asked.sequences, arrived=arrived, choices_per_prompt=asked.choices_per_prompt)
+        exchange = Exchange(order, upstream, accounts, meter)
         response = await respond(request.receive, exchange.events() if asked.stream else exchange.whole())
         response.headers.update(exchange.returned_headers | accounts.headers(admitted.key))
         return response
