@@ -41,7 +41,7 @@ _SMALLEST_VOCABULARY = 256 + len(_SPECIAL) + 1
 def write_synthetic(
     shape: ModelShape, target: Path, *, form: str = "bf16", name: str = "synthetic", seed: int = SEED
 ) -> None:
-    """Write a GGUF file of random weights, matrices in `form` (`bf16`, `f16` or `q4_k_m`). Same seed, same file.
+    """Write a GGUF file of random weights, in `form` (`bf16`, `f16` or `q4_k_m`). Same seed, same file.
 
     Raises `LabsupportError` if the shape is not a plain Llama or its vocabulary is too small for the bytes.
     """

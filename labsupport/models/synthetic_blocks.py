@@ -1,8 +1,8 @@
-"""Random blocks of 4- and 6-bit weights, as they lie in a GGUF file: a quantized model that nobody quantized.
+"""Random blocks of 4- and 6-bit weights, as they lie in a GGUF file: a model that nobody quantized.
 
-A real file is quantized from 16 bits, which for eight billion weights takes a file of 16 GB and minutes of all
-cores. For timing, random bits in the blocks' own layout do as well, with scales that give the weights about
-the deviation asked for and all finite.
+A real file is quantized from 16 bits, which for eight billion weights takes a file of 16 GB and minutes of
+all cores. For timing, random bits in the blocks' own layout do as well, with scales that give the weights
+about the deviation asked for and all finite.
 
 Layouts: `block_q4_K` and `block_q6_K` in ggml's `ggml-common.h`. A weight is d·scale·q − dmin·minimum in the
 first (q of 4 bits, scale and minimum of 6) and d·scale·(q − 32) in the second (q of 6 bits, scale of 8).
