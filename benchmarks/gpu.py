@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.cuda import llama_build, machine
 from benchmarks.cuda.brought import BINDING, BROUGHT, llama_sources, unpack_missing
-from benchmarks.cuda.checkpoint import roomy_folder
+from benchmarks.cuda.checkpoint import candidates, is_complete, roomy_folder
 from benchmarks.cuda.limit import weights_bytes
 from benchmarks.cuda.session import ROOT, Options, Session
 from benchmarks.results import RESULTS, Series
@@ -74,8 +74,7 @@ def llama(session: Session) -> None:
     _bandwidth(session)
     folder = _place(session, weights_bytes(ModelShape.from_config(session.config), "q4_k_m"))
     file = folder / "q4_k_m.gguf"
-    file.parent.mkdir(exist_ok=True)
-    if session.ask({"contender": "gguf", "model": str(file), "quantization": "q4_k_m"}):
+    if file.is_file() or session.ask({"contender": "gguf", "model": str(file), "quantization": "q4_k_m"}):
         _decode(session, "ours", "q4_k_m", file, environment=environment)
     _tests(session, "tests/gpu/test_llama_on_cuda.py", environment=environment)
 
@@ -147,15 +146,16 @@ def _checkpoint(session: Session) -> Path | None:
     """The checkpoint of random weights in bf16, made if it is not there; None if that fails."""
     shape = ModelShape.from_config(session.config)
     folder = _place(session, weights_bytes(shape, "bf16")) / "bf16"
-    return folder if session.ask({"contender": "checkpoint", "model": str(folder)}) else None
+    if is_complete(folder) or session.ask({"contender": "checkpoint", "model": str(folder)}):
+        return folder
+    return None
 
 
 def _place(session: Session, needed_bytes: int) -> Path:
     """The folder for this shape's models: where one was made before, else where there is room."""
     name = f"under-the-endpoint-{Path(session.options.shape).stem}"
-    made = [place / name for place in (session.options.scratch, Path("/dev/shm")) if place]
-    kept = next((folder for folder in made if folder.is_dir()), None)
-    folder = kept or roomy_folder(needed_bytes, session.options.scratch) / name
+    made = [place / name for place in candidates(session.options.scratch) if (place / name).is_dir()]
+    folder = made[0] if made else roomy_folder(needed_bytes, session.options.scratch) / name
     folder.mkdir(exist_ok=True)
     return folder
 

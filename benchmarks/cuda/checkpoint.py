@@ -26,7 +26,7 @@ def write_checkpoint(config: dict[str, Any], folder: Path, *, device: str = "cpu
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if (folder / "config.json").is_file():  # written last
+    if is_complete(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"bos_token_id": None, "eos_token_id": None, "dtype": "bfloat16"} | config
@@ -45,7 +45,7 @@ def write_checkpoint(config: dict[str, Any], folder: Path, *, device: str = "cpu
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     bytes_alone = tokenizers.models.BPE(vocab={text: place for place, text in enumerate(alphabet)}, merges=[])
     tokenizers.Tokenizer(bytes_alone).save(str(folder / "tokenizer.json"))
-    model_config.save_pretrained(folder)
+    model_config.save_pretrained(folder)  # last: it says that the rest is there
 
 
 def _header(shapes: dict[str, tuple[int, ...]]) -> bytes:
@@ -62,13 +62,23 @@ def _header(shapes: dict[str, tuple[int, ...]]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a checkpoint was written there to its end."""
+    return (folder / "config.json").is_file()
+
+
+def candidates(scratch: Path | None = None) -> list[Path]:
+    """Where models may be made: memory first, then the disk; or only where one was told to."""
+    places = [scratch] if scratch else [_SHARED_MEMORY, Path(tempfile.gettempdir())]
+    return [place for place in places if place.is_dir()]
+
+
 def roomy_folder(needed_bytes: int, scratch: Path | None = None) -> Path:
     """Where a file of that size goes: memory if it has room, else the disk. Raises LabsupportError if none.
 
     A file in memory is written and read several times faster, and is gone with the machine.
     """
-    candidates = [scratch] if scratch else [_SHARED_MEMORY, Path(tempfile.gettempdir())]
-    there = [folder for folder in candidates if folder.is_dir()]
+    there = candidates(scratch)
     for folder in there:
         if shutil.disk_usage(folder).free > _ROOM * needed_bytes:
             return folder

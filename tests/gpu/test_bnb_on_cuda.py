@@ -129,6 +129,16 @@ def test_of_a_greedy_decode_step_one_copy_comes_to_the_host(llama):
     assert len(copies) == 1  # the token ids
 
 
+def test_attention_is_not_left_to_cudnn_which_plans_anew_for_every_length(llama):
+    runner = BnbRunner(config(llama, "bf16"))
+    step = plan(*(row(slot, 0, PROMPTS[slot][: 9 + slot]) for slot in range(4)))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        runner.step(step)
+    used = {event.name for event in profile.events() if "scaled_dot_product" in event.name}
+    assert not [name for name in used if "cudnn" in name]
+    assert [name for name in used if "efficient" in name]
+
+
 @pytest.mark.parametrize("quantization", ["bf16", "nf4", "int8"])
 def test_weights_and_cache_take_what_the_anatomy_says(tmp_path, quantization):
     # Given a model of some hundred million weights
