@@ -1,4 +1,4 @@
-"""What is brought along to a machine without a network: the right wheels, the right sources, one architecture."""
+"""What is brought along to a machine without a network: the right wheels and sources, one architecture."""
 
 from __future__ import annotations
 
