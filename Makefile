@@ -19,7 +19,7 @@ export PATH := $(BIN):$(PATH)
 # JupyterLab refuses to start as root unless told so; in a container one often is.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: help setup lab test lessons labs pocket serve bench bench-all grade soak conda image image-test lint constraints
+.PHONY: help setup lab test lessons labs pocket serve bench bench-all bench-gpu grade soak conda image image-test lint constraints
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ bench: setup  ## speed beside its peers, the short set (BENCH_ARGS="--llama-serv
 
 bench-all: setup  ## speed beside its peers, every load: hours
 	@$(BIN)/python -m benchmarks --set all $(BENCH_ARGS)
+
+# On a computer without a network, run the Python module instead: benchmarks/README.md says how.
+bench-gpu: setup  ## speed and memory on an NVIDIA GPU, at most 32 minutes (GPU_ARGS="--minutes 5")
+	@$(BIN)/python -m benchmarks.gpu memory bf16 quantized llama $(GPU_ARGS)
 
 grade: setup  ## grade what students handed in (GRADE_ARGS="submitted --out graded")
 	@$(BIN)/labsupport grade $(GRADE_ARGS)

@@ -71,7 +71,7 @@ def table(experiment: str, results: Sequence[dict[str, Any]]) -> str:
         for one in sorted(mine, key=_order)
     ]
     notes = [f"- {one['name']}: {caveat}." for one in mine for caveat in caveats(one)]
-    return "\n".join([_lines(head, rows), *(["", "Mind:", "", *notes] if notes else [])])
+    return "\n".join([lines(head, rows), *(["", "Mind:", "", *notes] if notes else [])])
 
 
 def caveats(result: dict[str, Any]) -> list[str]:
@@ -111,6 +111,10 @@ def readme_with_tables(text: str, results: Sequence[dict[str, Any]]) -> str:
 
 def section(name: str, results: Sequence[dict[str, Any]]) -> str:
     """What stands between one pair of marks: a table, or on which machines all this was measured."""
+    if name.startswith("gpu-"):
+        from benchmarks.cuda import tables as of_gpus
+
+        return of_gpus.section(name, results)
     return _machines(results) if name == "machines" else table(name, results)
 
 
@@ -165,7 +169,7 @@ def _memory_table(results: Sequence[dict[str, Any]]) -> str:
     names = ("resident_bytes", "weights_bytes", "kv_bytes", "compute_bytes", "over_bytes")
     head = ["model", "resident, MB", "weights, MB", "KV cache, MB", "compute buffer, MB", "over these, MB"]
     figures = [(one["settings"]["model"], one["pairs"][0]["runs"]["ours"]["figures"]) for one in results]
-    return _lines(head, [[model, *(f"{one[name] / 1e6:,.0f}" for name in names)] for model, one in figures])
+    return lines(head, [[model, *(f"{one[name] / 1e6:,.0f}" for name in names)] for model, one in figures])
 
 
 def _growth_table(results: Sequence[dict[str, Any]]) -> str:
@@ -182,12 +186,14 @@ def _growth_table(results: Sequence[dict[str, Any]]) -> str:
         end, grown = figures["resident_bytes"][-1], figures["growth_bytes"]
         megabytes = [f"{value / 1e6:,.1f}" for value in (end - grown, end, grown)]
         rows.append([one["settings"]["model"], f"{figures['answered']:,}", *megabytes])
-    return _lines(head, rows)
+    return lines(head, rows)
 
 
 def _machines(results: Sequence[dict[str, Any]]) -> str:
     seen: dict[str, list[str]] = {}
     for one in results:
+        if one["experiment"].startswith("gpu-"):
+            continue
         settings, host = one["settings"], one["host"]
         packages = settings["packages"]
         line = (
@@ -199,7 +205,8 @@ def _machines(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"- {line} ({len(names)} files)" for line, names in seen.items()) or NOTHING
 
 
-def _lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
     marks = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, marks, *rows))
 

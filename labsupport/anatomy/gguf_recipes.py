@@ -9,7 +9,7 @@ tests compare the result with files that llama.cpp wrote.
 from __future__ import annotations
 
 from labsupport.anatomy.arithmetic import parameters
-from labsupport.anatomy.formats import Format, format_named
+from labsupport.anatomy.formats import format_named
 from labsupport.anatomy.model_shape import ModelShape
 from labsupport.errors import LabsupportError
 
@@ -39,6 +39,32 @@ def gguf_weight_bytes(shape: ModelShape, recipe: str) -> int:
     return total + format_named("f32").bytes_for(_vectors(s))
 
 
+def tensor_format(shape: ModelShape, recipe: str, tensor: str) -> str:
+    """Name of the format in which a file of that recipe stores a tensor, such as `blk.0.attn_v.weight`.
+
+    Only the tensors of a dense Llama are known. Raises `LabsupportError` for another name.
+    """
+    s, part = shape, tensor.split(".")[-2]
+    if part.endswith("_norm"):
+        return "f32"
+    if part == "output" or (part == "token_embd" and s.tied_embeddings):
+        return _fitting(_output_format(recipe), s.hidden)
+    if part == "token_embd":
+        return _fitting({"q4_k_m": "q4_k"}.get(recipe, recipe), s.hidden)
+    layer = int(tensor.split(".")[1])
+    plain, value, output, down = _layer_formats(recipe, s, layer)
+    if part in ("attn_q", "attn_k", "ffn_gate", "ffn_up"):
+        return _fitting(plain, s.hidden)
+    special = {
+        "attn_v": (value, s.hidden),
+        "attn_output": (output, s.heads * s.head_dim),
+        "ffn_down": (down, s.ffn),
+    }
+    if part not in special:
+        raise LabsupportError(f"The recipes say nothing about the tensor {tensor!r}.")
+    return _fitting(*special[part])
+
+
 def bits_per_weight(shape: ModelShape, recipe: str) -> float:
     """The average over all weights, norms included."""
     return 8 * gguf_weight_bytes(shape, recipe) / parameters(shape).total
@@ -66,12 +92,14 @@ def _more_bits(layer: int, layers: int) -> bool:
 
 
 def _matrix(name: str, columns: int, rows: int) -> int:
-    form: Format = format_named(name)
-    if columns % form.block_weights:
-        form = format_named(_NARROW.get(name, "f16"))
-    if columns % form.block_weights:
-        form = format_named("f16")
-    return form.bytes_for(columns) * rows
+    return format_named(_fitting(name, columns)).bytes_for(columns) * rows
+
+
+def _fitting(name: str, columns: int) -> str:
+    """The format itself, or the one that stands in for it where rows are no whole number of its blocks."""
+    if columns % format_named(name).block_weights:
+        name = _NARROW.get(name, "f16")
+    return "f16" if columns % format_named(name).block_weights else name
 
 
 def _vectors(s: ModelShape) -> int:

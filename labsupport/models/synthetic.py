@@ -2,7 +2,8 @@
 
 How long a step takes hardly depends on the weights' values, so random ones time as real ones do; what the
 model says is noise. Weights are normal with mean 0 and standard deviation 0.02, norms are 1, all finite.
-They are written straight to the file in blocks, so memory stays small whatever the size.
+They are written straight to the file in blocks, so memory stays small whatever the size. In Q4_K_M the
+blocks themselves are random (`synthetic_blocks`), so that no larger file has to be made and quantized first.
 
 The vocabulary is byte-level: the 256 bytes, three special tokens (`<|endoftext|>`, `<|im_start|>`,
 `<|im_end|>`), one pair of spaces (llama.cpp wants at least one merge), then fillers up to the size asked,
@@ -18,9 +19,12 @@ from typing import Any
 import numpy as np
 
 from labsupport.anatomy import ModelShape
+from labsupport.anatomy.formats import format_named
+from labsupport.anatomy.gguf_recipes import tensor_format
 from labsupport.errors import LabsupportError
 from labsupport.models.convert import to_bf16
 from labsupport.models.gguf_layout import write_shape
+from labsupport.models.synthetic_blocks import random_blocks
 
 SEED = 0
 _DEVIATION = 0.02
@@ -37,7 +41,7 @@ _SMALLEST_VOCABULARY = 256 + len(_SPECIAL) + 1
 def write_synthetic(
     shape: ModelShape, target: Path, *, form: str = "bf16", name: str = "synthetic", seed: int = SEED
 ) -> None:
-    """Write a GGUF file of random weights, matrices in `form` (`bf16` or `f16`). Same seed, same file.
+    """Write a GGUF file of random weights, in `form` (`bf16`, `f16` or `q4_k_m`). Same seed, same file.
 
     Raises `LabsupportError` if the shape is not a plain Llama or its vocabulary is too small for the bytes.
     """
@@ -50,16 +54,16 @@ def write_synthetic(
         )
     writer = gguf.GGUFWriter(target, "llama")
     writer.add_name(name)
-    bf16 = form == "bf16"
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16 if bf16 else gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{form.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     write_shape(writer, shape, rope_theta=500_000.0, norm_epsilon=1e-5)
     _write_vocabulary(writer, shape.vocabulary)
     tensors = list(tensor_shapes(shape))
-    kind = gguf.GGMLQuantizationType.BF16 if bf16 else gguf.GGMLQuantizationType.F16
     for tensor, dimensions in tensors:
         if len(dimensions) == 2:
-            nbytes = 2 * dimensions[0] * dimensions[1]
+            stored = format_named(tensor_format(shape, form, tensor))
+            nbytes = dimensions[0] * stored.bytes_for(dimensions[1])
+            kind = gguf.GGMLQuantizationType(stored.ggml_id)
             writer.add_tensor_info(tensor, dimensions, np.dtype(np.float16), nbytes, raw_dtype=kind)
         else:
             writer.add_tensor_info(tensor, dimensions, np.dtype(np.float32), 4 * dimensions[0])
@@ -69,11 +73,13 @@ def write_synthetic(
         writer.write_ti_data_to_file()
         out = writer.fout[0]
         writer.write_padding(out, out.tell())
-        for number, (_, dimensions) in enumerate(tensors):
+        for number, (tensor, dimensions) in enumerate(tensors):
             if len(dimensions) == 2:
                 random = np.random.Generator(np.random.SFC64([seed, number]))
-                for block in _random_blocks(random, dimensions[0] * dimensions[1]):
-                    (to_bf16(block) if bf16 else block.astype(np.float16)).tofile(out)
+                for block in _random_weights(
+                    random, tensor_format(shape, form, tensor), dimensions[0] * dimensions[1]
+                ):
+                    block.tofile(out)
             else:
                 np.ones(dimensions, dtype=np.float32).tofile(out)
             writer.write_padding(out, out.tell())
@@ -100,14 +106,16 @@ def tensor_shapes(shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield "output.weight", (shape.vocabulary, hidden)
 
 
-def _random_blocks(
-    random: np.random.Generator, weights: int
-) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+def _random_weights(random: np.random.Generator, form: str, weights: int) -> Iterator[np.ndarray[Any, Any]]:
+    """That many weights as they lie in the file, a piece at a time."""
     while weights:
         count = min(weights, _BLOCK_WEIGHTS)
-        block = random.standard_normal(count, dtype=np.float32)
-        block *= np.float32(_DEVIATION)
-        yield block
+        if form in ("bf16", "f16"):
+            piece = random.standard_normal(count, dtype=np.float32)
+            piece *= np.float32(_DEVIATION)
+            yield to_bf16(piece) if form == "bf16" else piece.astype(np.float16)
+        else:
+            yield random_blocks(random, form, count, deviation=_DEVIATION)
         weights -= count
 
 

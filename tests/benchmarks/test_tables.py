@@ -47,6 +47,11 @@ def test_the_readme_agrees_with_the_results_files() -> None:
         "memory-growth",
         "ledger",
         "machines",
+        "gpu-machines",
+        "gpu-tests",
+        "gpu-memory",
+        "gpu-decode",
+        "gpu-targets",
     } == {match[1] for match in tables._MARKED.finditer(text)}
 
 
@@ -96,7 +101,7 @@ def test_whatever_makes_a_result_mean_less_is_said_under_it() -> None:
 
 
 def test_without_results_that_is_what_is_said() -> None:
-    for name in (*tables.METRICS, "memory", "memory-growth", "machines"):
+    for name in (*tables.METRICS, "memory", "memory-growth", "machines", "gpu-machines", "gpu-decode"):
         assert tables.section(name, []) == tables.NOTHING
 
 

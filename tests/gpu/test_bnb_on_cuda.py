@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from labsupport import models
 from labsupport.anatomy import shape_of
 from labsupport.anatomy.arithmetic import kv_bytes_per_token, weight_bytes
 from labsupport.anatomy.formats import format_named
 from labsupport.engine import sampling
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import SamplingParams
-from labsupport.engine.model_files import prepare
 from labsupport.engine.offline import OfflineEngine
 from labsupport.engine.plan import Draw, Plan, Row
 from labsupport.engine.runners.bnb import BnbRunner
@@ -131,6 +129,16 @@ def test_of_a_greedy_decode_step_one_copy_comes_to_the_host(llama):
     assert len(copies) == 1  # the token ids
 
 
+def test_attention_is_not_left_to_cudnn_which_plans_anew_for_every_length(llama):
+    runner = BnbRunner(config(llama, "bf16"))
+    step = plan(*(row(slot, 0, PROMPTS[slot][: 9 + slot]) for slot in range(4)))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        runner.step(step)
+    used = {event.name for event in profile.events() if "scaled_dot_product" in event.name}
+    assert not [name for name in used if "cudnn" in name]
+    assert [name for name in used if "efficient" in name]
+
+
 @pytest.mark.parametrize("quantization", ["bf16", "nf4", "int8"])
 def test_weights_and_cache_take_what_the_anatomy_says(tmp_path, quantization):
     # Given a model of some hundred million weights
@@ -144,8 +152,7 @@ def test_weights_and_cache_take_what_the_anatomy_says(tmp_path, quantization):
         head_dim=64,
         max_position_embeddings=2048,
     )
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
+    before = held_bytes()
     runner = BnbRunner(config(checkpoint, quantization, context_tokens=2040))
     shape = shape_of(checkpoint)
     matrices = sum(p.numel() for name, p in reference(checkpoint).named_parameters() if "_proj" in name)
@@ -154,19 +161,14 @@ def test_weights_and_cache_take_what_the_anatomy_says(tmp_path, quantization):
     expected_kv = 8 * 2048 * kv_bytes_per_token(shape, "bf16")
     assert runner.weights_bytes == pytest.approx(expected_weights, rel=0.03)
     assert runner.kv_bytes == expected_kv
-    runner._graphs = None  # graphs and cuBLAS hold workspaces of their own
-    gc.collect()
-    torch._C._cuda_clearCublasWorkspaces()
-    torch.cuda.empty_cache()
-    held = torch.cuda.memory_allocated() - before
-    assert held == pytest.approx(expected_weights + expected_kv, rel=0.03)
+    runner._graphs = None
+    assert held_bytes() - before == pytest.approx(expected_weights + expected_kv, rel=0.03)
     runner.close()
 
 
-def test_auto_takes_bnb_where_llama_cpp_has_no_cuda():
-    import llama_cpp
-
-    offloads = bool(llama_cpp.llama_supports_gpu_offload())
-    files = prepare("pocket")
-    assert (files.engine, files.quantization) == (("llama", "q4_k_m") if offloads else ("bnb", "nf4"))
-    assert models.checkpoint("pocket") == files.weights or offloads
+def held_bytes() -> int:
+    """What tensors hold on the GPU, without what cuBLAS and what earlier tests have not let go of yet."""
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_allocated()

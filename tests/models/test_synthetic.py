@@ -68,6 +68,28 @@ def test_it_runs_when_quantized_and_its_logits_are_finite(tiny: Path, tmp_path: 
         assert model.detokenize([999]) == b" 999"
 
 
+def test_made_in_q4_k_m_at_once_it_is_as_if_llama_cpp_had_quantized_it(tiny: Path, tmp_path: Path) -> None:
+    quantize(tiny, tmp_path / "quantized.gguf", "q4_k_m")
+    write_synthetic(TINY, tmp_path / "random.gguf", form="q4_k_m")
+    theirs, ours = (
+        {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / name).tensors}
+        for name in ("quantized.gguf", "random.gguf")
+    )
+    assert {name: one.tensor_type for name, one in ours.items()} == {
+        name: one.tensor_type for name, one in theirs.items()
+    }
+    assert {one.tensor_type.name for one in ours.values()} == {"F32", "Q4_K", "Q6_K"}
+    for name, tensor in ours.items():
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float64)
+        assert values.shape == gguf.quants.dequantize(theirs[name].data, theirs[name].tensor_type).shape
+        assert np.isfinite(values).all()
+        if "norm" not in name:
+            assert values.std() == pytest.approx(0.02, rel=0.05)
+            assert abs(values.mean()) < 0.001
+    with opened(tmp_path / "random.gguf") as model:
+        assert np.isfinite(logits(model, [1, 2, 3])).all()
+
+
 def test_every_synthetic_entry_has_the_shape_it_promises() -> None:
     shapes = {name: model_sheet(entry.sheet).shape for name, entry in entries().items() if entry.sheet}
     assert set(shapes) == {"synthetic-0.3b", "synthetic-1b", "synthetic-8b"}
@@ -81,3 +103,5 @@ def test_a_shape_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     for shape in (replace(TINY, vocabulary=100), replace(TINY, architecture="qwen3")):
         with pytest.raises(LabsupportError, match="No synthetic model can be made"):
             write_synthetic(shape, tmp_path / "x.gguf")
+    with pytest.raises(LabsupportError, match="multiple of 256 wide"):
+        write_synthetic(replace(TINY, ffn=320), tmp_path / "x.gguf", form="q4_k_m")

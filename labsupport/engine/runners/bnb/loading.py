@@ -51,10 +51,10 @@ def load(checkpoint: Path, quantization: str, device: torch.device) -> Any:
         model, report = AutoModelForCausalLM.from_pretrained(
             checkpoint,
             config=config,
-            dtype=_compute_dtype(quantization, device),
+            dtype=compute_dtype(quantization, device),
             device_map={"": str(device)},
             attn_implementation=SLOT_ATTENTION,
-            quantization_config=_quantization_config(quantization, device),
+            quantization_config=quantization_config(quantization, device),
             local_files_only=True,
             output_loading_info=True,
         )
@@ -98,13 +98,15 @@ def _stored(model: Any) -> Iterator[torch.Tensor]:
             yield from (part for part in parts if part is not None)
 
 
-def _compute_dtype(quantization: str, device: torch.device) -> torch.dtype:
+def compute_dtype(quantization: str, device: torch.device) -> torch.dtype:
+    """What a model loaded in `quantization` computes in, and keeps what is not quantized in."""
     if quantization == "fp32" or (quantization != "bf16" and device.type == "cpu"):
         return torch.float32
     return torch.bfloat16
 
 
-def _quantization_config(quantization: str, device: torch.device) -> Any:
+def quantization_config(quantization: str, device: torch.device) -> Any:
+    """What transformers is told to quantize with; None for bf16 and fp32."""
     from transformers import BitsAndBytesConfig
 
     if quantization == "nf4":
@@ -112,7 +114,7 @@ def _quantization_config(quantization: str, device: torch.device) -> Any:
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=_compute_dtype(quantization, device),
+            bnb_4bit_compute_dtype=compute_dtype(quantization, device),
         )
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)

@@ -58,6 +58,10 @@ class BnbRunner:
         self._device = torch.device("cuda", 0) if chosen.device == "cuda" else torch.device("cpu")
         if self._device.type == "cpu":
             torch.set_num_threads(thread_count(config.threads))
+        else:
+            # On Hopper, torch takes cuDNN's attention first, which builds a plan, for tens of milliseconds,
+            # whenever it sees another length: for us that is nearly every chunk of a prompt.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self._model = load(Path(config.model), chosen.quantization, self._device)
         shape = self._model.config.get_text_config()
         self._dtype = self._model.dtype
