@@ -84,12 +84,16 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Tokens of one slot to compute in this step, at positions `start`, `start` + 1, …"""
+    """Tokens of one slot to compute in this step, at positions `start`, `start` + 1, …
+
+    num_again: how many of them, the first ones, were computed before and lost with the sequence's memory.
+    """
 
     slot: int
     start: int
     tokens: list[int]
     draw: Draw | None
+    num_again: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,9 +37,11 @@ class Progress:
 
 @dataclass(slots=True)
 class Counters:
-    """Totals since the start, in tokens."""
+    """Totals since the start, in tokens. `recomputed_tokens` had been computed before, and were lost with
+    their sequence's memory; the others count each token once."""
 
     prompt_tokens: int = 0
+    recomputed_tokens: int = 0
     generated_tokens: int = 0
     prefix_query_tokens: int = 0
     prefix_hit_tokens: int = 0
@@ -177,8 +179,10 @@ class Scheduler:
             if sequence.slot is None:
                 continue  # aborted while the step ran
             sequence.num_computed += len(row.tokens)
+            sequence.num_ever_computed = max(sequence.num_ever_computed, sequence.num_computed)
+            self.counters.recomputed_tokens += row.num_again
             self.counters.prompt_tokens += max(
-                0, min(row.start + len(row.tokens), sequence.num_prompt) - row.start
+                0, min(row.start + len(row.tokens), sequence.num_prompt) - row.start - row.num_again
             )
             if result is None:
                 continue

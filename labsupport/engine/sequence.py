@@ -20,6 +20,7 @@ class Sequence:
     place: its rank among those that were let in, lower first: see `seniority`, which alone writes it.
     arrived_after: how many had been let in when it arrived.
     num_computed: how many of its tokens have their keys and values in the cache.
+    num_ever_computed: the most that this has been; up to there, tokens are computed again.
     num_cached: how many prompt tokens were taken from another sequence at first admission.
     arrived, admitted: when it was submitted and when it first ran, in seconds of one clock.
     """
@@ -36,6 +37,7 @@ class Sequence:
     place: tuple[float, int] = (0.0, 0)
     arrived_after: int = 0
     num_computed: int = 0
+    num_ever_computed: int = 0
     num_cached: int = 0
     arrived: float = 0.0
     admitted: float | None = None

@@ -152,6 +152,7 @@ class Worker:
             kv_total_cells=pool.num_cells,
             prompt_tokens=counters.prompt_tokens,
             generated_tokens=counters.generated_tokens,
+            recomputed_tokens=counters.recomputed_tokens,
             prefix_query_tokens=counters.prefix_query_tokens,
             prefix_hit_tokens=counters.prefix_hit_tokens,
         )
