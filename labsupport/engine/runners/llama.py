@@ -99,6 +99,7 @@ class LlamaRunner:
         """Execute a plan. Raises CellsExhausted, and RuntimeError where llama.cpp refuses the batch."""
         for operation in plan.operations:
             self._operate(operation)
+        self._grammars.keep({row.slot for row in plan.rows if row.draw})
         if not plan.rows:
             return []
         self._refuse_impossible(plan.rows)

@@ -11,6 +11,7 @@ A grammar reaches this place only after `engine.grammars.trial` has survived it.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,7 +130,11 @@ class _Held:
 
 
 class HeldGrammars:
-    """The grammars of the answers in their slots; at most one to a slot.
+    """The grammars of the answers in their slots; at most one to a slot, and none after an answer's end.
+
+    Each answer under way draws a token in every step (`engine.step`), so one that draws none has ended, and
+    its grammar is freed then: its slot may be kept for its prefix for long. Were that ever wrong, it would
+    cost time and nothing else, as what follows says.
 
     An answer is known by its list of tokens. One that comes to another slot, or back to its own after others,
     begins its grammar anew and takes in what it has generated; that costs little, since nothing is asked of
@@ -145,15 +150,19 @@ class HeldGrammars:
         """What the next token of the slot's answer is held to. Good for this draw."""
         return GrammarConstraint(self._candidates, self._at(slot, how))
 
+    def keep(self, slots: Collection[int]) -> None:
+        """Free the grammars of all other slots: these are the ones that draw a token in this step."""
+        for slot in [slot for slot in self._held if slot not in slots]:
+            self.drop(slot)
+
     def drop(self, slot: int) -> None:
-        """The slot's answer has ended, or lost its place."""
+        """Free the grammar of a slot, if there is one."""
         held = self._held.pop(slot, None)
         if held:
             held.grammar.close()
 
     def close(self) -> None:
-        for slot in list(self._held):
-            self.drop(slot)
+        self.keep(())
 
     def _at(self, slot: int, how: Draw) -> Grammar:
         held = self._held.get(slot)
