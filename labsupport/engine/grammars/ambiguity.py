@@ -17,6 +17,7 @@ MOST_WAYS = 32
 
 _TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]')
 _NAME = re.compile(r"[a-z]+\d*")
+_NUMBER = re.compile(r'["\[](?:\d|-|\\x2D)|integer ')
 
 
 class TooAmbiguous(LabsupportError):
@@ -57,7 +58,7 @@ def _groups(bodies: Mapping[str, str], rules: list[str]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
     for rule in rules:
         body = bodies.get(rule, "")
-        kind = body[:2] if body.startswith(('"{', '"[')) else "number" if rule == "integer" else "text"
+        kind = body[:2] if body.startswith(('"{', '"[')) else "number" if _NUMBER.match(body) else "text"
         groups.setdefault(rule if rule in ("number", "boolean", "null") else kind, []).append(rule)
     return list(groups.values())
 
