@@ -11,9 +11,13 @@ from collections.abc import Callable
 from labsupport.engine.client import EngineClient
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import StepReport
+from labsupport.engine.process import EngineLoadsTooLong
 from labsupport.engine.snapshot import Snapshot
 from labsupport.errors import LabsupportError
 from labsupport.server.errors import ApiError
+
+PAUSE_SECONDS = 1.0
+"""Between two attempts to load an engine that did not load in time."""
 
 logger = logging.getLogger("labsupport.server")
 
@@ -29,6 +33,7 @@ class EngineLink:
         self._on_failure = on_failure
         self._client: EngineClient | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._trouble = ""
         self.failure: LabsupportError | None = None
 
     def begin(self) -> None:
@@ -36,12 +41,17 @@ class EngineLink:
         self._starting = asyncio.create_task(self._start())
 
     async def _start(self) -> None:
-        try:
-            self._client = await EngineClient.start(self._config)
-        except LabsupportError as error:
-            self.failure = error
-            self._on_failure()
-            return
+        while self._client is None:
+            try:
+                self._client = await EngineClient.start(self._config)
+            except EngineLoadsTooLong as error:
+                self._trouble = error.problem
+                logger.warning("%s; it is started again", error.problem)
+                await asyncio.sleep(PAUSE_SECONDS)
+            except LabsupportError as error:
+                self.failure = error
+                self._on_failure()
+                return
         info = self._client.info
         logger.info("engine %s on %s: %s", info.engine, info.device, info.reason)
         logger.info(
@@ -72,6 +82,11 @@ class EngineLink:
         if self._client is None:
             return "loading"
         return "ready" if self._client.ready else "restarting"
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not ready, where more can be said than its status; "" otherwise."""
+        return self._client.trouble if self._client else self._trouble
 
     @property
     def context_tokens(self) -> int | None:
