@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.sequence import Sequence
@@ -125,6 +125,18 @@ class Drawn:
 
 class CellsExhausted(Exception):
     """The device found no room for a step's tokens; its cells are as after the plan's cache operations."""
+
+
+@runtime_checkable
+class ReadsGrammars(Protocol):
+    """A runner that can read a grammar before the step in which an answer begins."""
+
+    def read_grammar(self, text: str) -> object:
+        """Read it, in any thread. While the result is held, answers in it begin without reading it again.
+
+        Raises ValueError if it cannot be read.
+        """
+        ...
 
 
 class Runner(Protocol):

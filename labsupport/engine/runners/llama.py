@@ -124,6 +124,10 @@ class LlamaRunner:
             for best, row, (slot, how) in zip(greedy, logits, draws, strict=True)
         ]
 
+    def read_grammar(self, text: str) -> object:
+        """See `plan.ReadsGrammars`."""
+        return self._grammars.read(text)
+
     def close(self) -> None:
         """Free the model and its cache. Safe to repeat."""
         if self._context:
