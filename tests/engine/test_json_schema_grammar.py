@@ -186,6 +186,19 @@ REFUSED = {
         "may be left out",
     ),
     "an anyOf alike that contains itself": ({"anyOf": [*PAIR, INTEGER]}, "too many ways"),
+    "many objects alike of which much may be left out": (
+        {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": {f"p{place}": INTEGER for place in range(50)} | {f"z{own}": STRING},
+                    "required": [f"z{own}"],
+                }
+                for own in range(3)
+            ]
+        },
+        "too many ways",
+    ),
     "a long chain": (
         {
             "$defs": {f"a{place}": {"$ref": f"#/$defs/a{place + 1}"} for place in range(1600)},

@@ -277,4 +277,5 @@ class _Converter:
                 first = self._rules.add(f"{begin} | {first}", needs=[first_needs])
                 rest = self._rules.add(f"{go_on} | {rest}", needs=[rest_needs])
                 first_needs, rest_needs = [first], [rest]
-        return self._rules.add(f'"{{" {first} "}}"', needs=[first_needs])
+        optional = sum(not is_required for _, is_required in pairs)
+        return self._rules.add(f'"{{" {first} "}}"', needs=[first_needs], optional=optional)
