@@ -32,7 +32,7 @@ from labsupport.engine.messages import (
     Submit,
     ToEngine,
 )
-from labsupport.engine.process import POLL_SECONDS, EngineFailed, EngineProcess
+from labsupport.engine.process import POLL_SECONDS, EngineFailed, EngineLoadsTooLong, EngineProcess
 from labsupport.engine.snapshot import Snapshot, Watch
 from labsupport.engine.validation import RequestRefused, refuse_impossible
 from labsupport.errors import LabsupportError
@@ -87,7 +87,8 @@ class EngineClient:
     async def start(cls, config: EngineConfig) -> EngineClient:
         """Start the process and wait until it has loaded and warmed up.
 
-        Raises EngineFailed or ConfigRefused, with what to do about it.
+        Raises EngineFailed or ConfigRefused, with what to do about it; EngineLoadsTooLong where trying again
+        may help.
         """
         client = cls(config)
         try:
@@ -111,7 +112,7 @@ class EngineClient:
         It owes a word twice a second when idle, and after every step when not. The longest step computes
         `step_tokens` tokens, which takes at most as long as computing them one at a time, so a large model
         on a slow machine is given that time, with slack, where it is more than HUNG_AFTER_SECONDS. Loading
-        owes nothing: it takes what the disk takes.
+        has a limit of its own, `process.load_within_seconds`.
         """
         longest_step_seconds = self.config.step_tokens * self.info.warm_up_seconds
         return max(HUNG_AFTER_SECONDS, STEP_SLACK * longest_step_seconds)
@@ -120,6 +121,11 @@ class EngineClient:
     def ready(self) -> bool:
         """Whether the engine is up and was heard within the last few seconds."""
         return self._process is not None and time.monotonic() - self._heard < READY_WITHIN_SECONDS
+
+    @property
+    def trouble(self) -> str:
+        """Why the engine is not up, for everybody to read: no file's name is in it. "" while it is up."""
+        return "" if self._process else self._failure.partition(":")[0]
 
     def check(self, tokens: Sequence[int], params: SamplingParams) -> None:
         """Raise RequestRefused if this request could never run; call before opening a stream."""
@@ -222,6 +228,8 @@ class EngineClient:
                 if not isinstance(error, (EngineFailed, OSError, zmq.ZMQError)):
                     logger.exception("a mistake in starting the engine")
                 self._failure = f"the engine died and does not start again: {error}"
+                if isinstance(error, EngineLoadsTooLong):
+                    self._failure = error.problem
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 

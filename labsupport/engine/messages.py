@@ -106,7 +106,8 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """All that one step of the engine has to say, in one message; also the engine's heartbeat when idle.
 
     The token counts are this step's own, so that adding them up gives totals across restarts:
-    `prompt_tokens` were computed, `generated_tokens` drawn; of `prefix_query_tokens` looked up on admission,
+    `prompt_tokens` were computed, `generated_tokens` drawn, and `recomputed_tokens` of both computed once
+    more because their sequence had lost its memory; of `prefix_query_tokens` looked up on admission,
     `prefix_hit_tokens` were shared. `kv_used_cells` are held by running sequences; `kv_cached_cells` are kept
     for their prefix alone and given up when room is needed.
     """
@@ -120,6 +121,7 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     kv_total_cells: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    recomputed_tokens: int = 0
     prefix_query_tokens: int = 0
     prefix_hit_tokens: int = 0
 

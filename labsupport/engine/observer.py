@@ -42,7 +42,7 @@ class Observer:
         self._due = -math.inf
         self._places: dict[str, int] = {}
         self._steps: list[StepView] = []
-        self._prompt_tokens = self._generated_tokens = 0
+        self._prompt_tokens = self._recomputed_tokens = self._generated_tokens = 0
 
     def watch(self, wish: Watch, now: float) -> None:
         """Begin, go on or stop."""
@@ -69,13 +69,14 @@ class Observer:
         return self._snapshot(plan, now)
 
     def _count(self, plan: Plan) -> None:
-        decodes = sum(
-            row.draw is not None and row.draw.index > 0 and len(row.tokens) == 1 for row in plan.rows
-        )
-        prompt_tokens = sum(len(row.tokens) for row in plan.rows) - decodes
+        # A draw after the first comes from one token that is new, whatever is computed again before it.
+        decodes = sum(row.draw is not None and row.draw.index > 0 for row in plan.rows)
+        again = sum(row.num_again for row in plan.rows)
+        prompt_tokens = sum(len(row.tokens) for row in plan.rows) - again - decodes
         self._prompt_tokens += prompt_tokens
+        self._recomputed_tokens += again
         self._generated_tokens += sum(row.draw is not None for row in plan.rows)
-        self._steps.append(StepView(decodes, prompt_tokens))
+        self._steps.append(StepView(decodes, prompt_tokens, again))
         del self._steps[:-MOST_STEPS_SHOWN]
 
     def _snapshot(self, plan: Plan, now: float) -> Snapshot:
@@ -107,10 +108,11 @@ class Observer:
             total_cells=pool.num_cells,
             steps=tuple(self._steps),
             prompt_tokens=self._prompt_tokens,
+            recomputed_tokens=self._recomputed_tokens,
             generated_tokens=self._generated_tokens,
         )
         self._steps = []
-        self._prompt_tokens = self._generated_tokens = 0
+        self._prompt_tokens = self._recomputed_tokens = self._generated_tokens = 0
         return snapshot
 
     def _seat(self, running: list[Sequence]) -> None:

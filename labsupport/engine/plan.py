@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.sequence import Sequence
@@ -84,12 +84,16 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Tokens of one slot to compute in this step, at positions `start`, `start` + 1, …"""
+    """Tokens of one slot to compute in this step, at positions `start`, `start` + 1, …
+
+    num_again: how many of them, the first ones, were computed before and lost with the sequence's memory.
+    """
 
     slot: int
     start: int
     tokens: list[int]
     draw: Draw | None
+    num_again: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +125,18 @@ class Drawn:
 
 class CellsExhausted(Exception):
     """The device found no room for a step's tokens; its cells are as after the plan's cache operations."""
+
+
+@runtime_checkable
+class ReadsGrammars(Protocol):
+    """A runner that can read a grammar before the step in which an answer begins."""
+
+    def read_grammar(self, text: str) -> object:
+        """Read it, in any thread. While the result is held, answers in it begin without reading it again.
+
+        Raises ValueError if it cannot be read.
+        """
+        ...
 
 
 class Runner(Protocol):

@@ -27,10 +27,28 @@ from labsupport.engine.messages import Failed, FromEngine, Ready, ToEngine
 from labsupport.errors import LabsupportError
 
 POLL_SECONDS = 0.1
+LOAD_SECONDS = 300.0
+"""What loading may take besides reading the weights: importing libraries, making the cache, a first step."""
+SLOWEST_BYTES_PER_SECOND = 10_000_000
+"""No disk or network from which weights are usefully read is slower than that."""
 
 
 class EngineFailed(LabsupportError):
     """The engine could not start (no such model, a damaged file, too little memory)."""
+
+
+class EngineLoadsTooLong(EngineFailed):
+    """The engine did not load in time and was killed: it may do better when it is started again."""
+
+
+def load_within_seconds(config: EngineConfig) -> float:
+    """How long an engine may load before it is taken to hang: LOAD_SECONDS and the time to read its files.
+
+    Generous on purpose, for a load that is ended too early is lost, and one that hangs is a rare thing.
+    """
+    model = Path(config.model)
+    files = [model] if model.is_file() else [each for each in model.glob("*") if each.is_file()]
+    return LOAD_SECONDS + sum(each.stat().st_size for each in files) / SLOWEST_BYTES_PER_SECOND
 
 
 class EngineProcess:
@@ -48,7 +66,10 @@ class EngineProcess:
 
     @classmethod
     async def start(cls, config: EngineConfig, context: zmq.asyncio.Context) -> Self:
-        """Start a process and wait for its first word. Raises EngineFailed or OSError, with nothing left."""
+        """Start a process and wait for its first word, for `load_within_seconds` at most.
+
+        Raises EngineFailed or OSError, with nothing left of it.
+        """
         process = cls(context)
         try:
             await process._start(config)
@@ -112,18 +133,26 @@ class EngineProcess:
             if stdin is not None:
                 stdin.write(msgspec.json.encode(config) + b"\n")
                 stdin.flush()  # and left open: its end tells the process that we are gone
-            self.info = await self._first_word(config.model)
+            self.info = await self._first_word(config)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _first_word(self, model: str) -> Ready:
+    async def _first_word(self, config: EngineConfig) -> Ready:
+        limit_seconds = load_within_seconds(config)
         message = await self.receive()
+        silent_polls = 1  # not the clock: if it is we who were held up, the engine is not to blame
         while message is None:
+            if silent_polls * POLL_SECONDS > limit_seconds:
+                raise EngineLoadsTooLong(
+                    f"the engine did not load within {limit_seconds:.0f} s and was killed",
+                    remedy="Is what it loads from, or its device, stuck? `labsupport doctor` looks at both.",
+                )
+            silent_polls += 1
             has_ended = self.has_ended  # asked before its last word is looked for
             message = await self.receive()
             if message is None and has_ended:
                 raise EngineFailed(
-                    f"the engine process ended ({self.death}) while it loaded {model}",
+                    f"the engine process ended ({self.death}) while it loaded {config.model}",
                     remedy="Is the file whole, and is there memory for it? `labsupport doctor` checks both.",
                 )
         if isinstance(message, Failed):

@@ -6,12 +6,11 @@ Right means: no sequence is lost, none waits for ever, no cell is promised twice
 the end.
 
 Whose turn it is to be let in says `waiting`; cells and prefixes are kept by `slot_memory`. Who runs is never
-sent away for somebody else's turn, only for memory, and then the one that came last goes first.
+sent away for somebody else's turn, only for memory, and then in the order that `seniority` tells.
 """
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from labsupport.engine.config import Admission, EngineConfig, Fairness
 from labsupport.engine.kv_pool import KVPool
 from labsupport.engine.messages import FinishReason
 from labsupport.engine.plan import Drawn, Plan, Row, Runner, RunnerLimits
+from labsupport.engine.seniority import Seniority
 from labsupport.engine.sequence import Sequence
 from labsupport.engine.slot_memory import SlotMemory
 from labsupport.engine.step import next_row, share_step, unchanged_for
@@ -37,9 +37,11 @@ class Progress:
 
 @dataclass(slots=True)
 class Counters:
-    """Totals since the start, in tokens."""
+    """Totals since the start, in tokens. `recomputed_tokens` had been computed before, and were lost with
+    their sequence's memory; the others count each token once."""
 
     prompt_tokens: int = 0
+    recomputed_tokens: int = 0
     generated_tokens: int = 0
     prefix_query_tokens: int = 0
     prefix_hit_tokens: int = 0
@@ -77,7 +79,7 @@ class Scheduler:
         self.waiting = WaitingQueue(fair=fairness == "keys", weights=weights)
         self.running: list[Sequence] = []
         self._sequences: dict[str, Sequence] = {}
-        self._num_admitted = 0
+        self._seniority = Seniority(self.waiting.tenant)
         self._is_crowded = False  # the device had less room than it said; until one ends, nobody comes in
 
     @classmethod
@@ -113,6 +115,7 @@ class Scheduler:
                 f"{self.limits.context_tokens}"
             )
         self._sequences[sequence.request_id] = sequence
+        self._seniority.arrived(sequence)
         self.waiting.add(sequence)
 
     def finish(self, request_id: str, reason: FinishReason) -> Sequence | None:
@@ -121,6 +124,7 @@ class Scheduler:
         if sequence is None:
             return None
         sequence.finish_reason = reason
+        self._seniority.ended(sequence)
         self._is_crowded = False
         if sequence.slot is None:
             self.waiting.remove(sequence)
@@ -139,9 +143,9 @@ class Scheduler:
         preemptions = self.counters.preemptions
         offer = self._offer(now)
         counts, room = share_step(self.step_tokens, self.running, offer, tenant=self.waiting.tenant)
-        for sequence in list(self.running):  # in order: who came first is the last to lose its memory
+        for sequence in list(self.running):  # in order: the first is the last to lose its memory
             if sequence.slot is None:
-                continue  # it lost its memory to an older one just now
+                continue  # it lost its memory to one before it just now
             count = counts[sequence.request_id]
             if count and self._grow(sequence, count):
                 rows.append(next_row(sequence, count))
@@ -175,8 +179,10 @@ class Scheduler:
             if sequence.slot is None:
                 continue  # aborted while the step ran
             sequence.num_computed += len(row.tokens)
+            sequence.num_ever_computed = max(sequence.num_ever_computed, sequence.num_computed)
+            self.counters.recomputed_tokens += row.num_again
             self.counters.prompt_tokens += max(
-                0, min(row.start + len(row.tokens), sequence.num_prompt) - row.start
+                0, min(row.start + len(row.tokens), sequence.num_prompt) - row.start - row.num_again
             )
             if result is None:
                 continue
@@ -193,8 +199,8 @@ class Scheduler:
     def retreat(self, plan: Plan) -> list[Sequence]:
         """Take a plan back whose rows found no room on the device, and make room.
 
-        Kept prefixes go first, then the youngest sequence goes back to the queue. One that runs alone and
-        still finds no room never will: it is ended with an error, and returned.
+        Kept prefixes go first, then the sequence of the last place goes back to the queue. One that runs
+        alone and still finds no room never will: it is ended with an error, and returned.
         """
         for sequence in plan.sequences:
             if sequence.slot is not None:
@@ -219,30 +225,30 @@ class Scheduler:
 
     def _admit(self, offer: Offer, now: float) -> None:
         """Take up an offer, which was made in this step and with nothing done since."""
-        sequence, earliest = offer.sequence, self.waiting.earliest
+        sequence = offer.sequence
         self.waiting.remove(sequence)
         # There is a free slot: at most `prefix_slots` are kept, and one for each that runs is due.
         self.memory.open(sequence, offer.prefix)
         if sequence.admitted is None:
-            # Whom it overtakes, for fairness' sake, will not take its memory for having waited longer.
-            sequence.admitted, sequence.place = now, (earliest, self._num_admitted)
-            self._num_admitted += 1
+            sequence.admitted = now
+            self._seniority.admitted(sequence)
             self.waiting.charge(sequence, prompt_tokens=sequence.num_uncomputed)
-        bisect.insort(self.running, sequence, key=lambda running: running.place)
+        self.running.append(sequence)
+        self.running.sort(key=lambda running: running.place)
         if not sequence.num_generated:
             sequence.num_cached = sequence.num_computed
             self.counters.prefix_query_tokens += sequence.num_prompt
             self.counters.prefix_hit_tokens += sequence.num_cached
 
     def _grow(self, sequence: Sequence, count: int) -> bool:
-        """Give a running sequence `count` cells, at the youngest's expense if need be.
+        """Give a running sequence `count` cells, at the expense of who comes last if need be.
 
-        False if it was the youngest itself, and had to go.
+        False if that was the sequence itself, and it had to go.
         """
         while self.pool.num_available < count:
-            youngest = self.running[-1]
-            self._preempt(youngest)
-            if youngest is sequence:
+            last = self.running[-1]
+            self._preempt(last)
+            if last is sequence:
                 return False
         self.memory.make_room(count)
         self.memory.append(sequence, count)
@@ -257,7 +263,11 @@ class Scheduler:
 
     def check_integrity(self) -> list[str]:
         """Every invariant that does not hold now, between two steps; empty when all is well."""
-        problems = [*self.memory.check_integrity(), *self.waiting.check_integrity()]
+        problems = [
+            *self.memory.check_integrity(),
+            *self.waiting.check_integrity(),
+            *self._seniority.check_integrity(),
+        ]
         for sequence in self.running:
             if sequence.slot is None or self.pool.length(sequence.slot) != sequence.num_computed:
                 problems.append(f"{sequence.request_id} holds other cells than it has computed tokens")

@@ -17,8 +17,10 @@ class Sequence:
     priority: 0 is usual; a higher number gives way. Already part of `order`.
     tokens: the prompt and what has been generated.
     slot: where its cells are; None while it waits.
-    place: its rank among those that hold memory, lower first; fixed when it first ran.
+    place: its rank among those that were let in, lower first: see `seniority`, which alone writes it.
+    arrived_after: how many had been let in when it arrived.
     num_computed: how many of its tokens have their keys and values in the cache.
+    num_ever_computed: the most that this has been; up to there, tokens are computed again.
     num_cached: how many prompt tokens were taken from another sequence at first admission.
     arrived, admitted: when it was submitted and when it first ran, in seconds of one clock.
     """
@@ -33,7 +35,9 @@ class Sequence:
     num_prompt: int = field(init=False)
     slot: int | None = None
     place: tuple[float, int] = (0.0, 0)
+    arrived_after: int = 0
     num_computed: int = 0
+    num_ever_computed: int = 0
     num_cached: int = 0
     arrived: float = 0.0
     admitted: float | None = None

@@ -67,10 +67,12 @@ class SegmentView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepView(msgspec.Struct, frozen=True, array_like=True):
-    """What one step computed: one token for each of `decodes` sequences, and `prompt_tokens` of prompts."""
+    """What one step computed: one token for each of `decodes` sequences, `prompt_tokens` of prompts, and
+    `recomputed_tokens` of either that had been lost with their sequence's memory."""
 
     decodes: int
     prompt_tokens: int
+    recomputed_tokens: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -80,8 +82,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     waiting: the head of the queue, of `num_waiting`.
     segments: every cell that is held, once, whoever shares it: those in use add up to `used_cells`, those
         only kept to `cached_cells`. Of `total_cells` the rest is free.
-    steps: those since the snapshot before, oldest first; they computed `prompt_tokens` of prompts and drew
-        `generated_tokens`.
+    steps: those since the snapshot before, oldest first; they computed `prompt_tokens` of prompts, drew
+        `generated_tokens`, and computed `recomputed_tokens` once more.
     """
 
     slots: int
@@ -96,6 +98,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     steps: tuple[StepView, ...]
     prompt_tokens: int
     generated_tokens: int
+    recomputed_tokens: int = 0
 
 
 def short_name(request_id: str) -> str:

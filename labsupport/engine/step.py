@@ -40,7 +40,8 @@ def next_row(sequence: Sequence, count: int) -> Row:
     start = sequence.num_computed
     is_last = start + count == len(sequence.tokens)
     draw = Draw(sequence.params, sequence.seed, sequence.num_generated, sequence.tokens) if is_last else None
-    return Row(slot_of(sequence), start, sequence.tokens[start : start + count], draw)
+    again = min(max(sequence.num_ever_computed - start, 0), count)
+    return Row(slot_of(sequence), start, sequence.tokens[start : start + count], draw, again)
 
 
 def unchanged_for(rows: Items[Row], sequences: Items[Sequence], *, num_running: int, num_free: int) -> int:

@@ -40,11 +40,6 @@ class WaitingQueue:
         """All of them, in order of arrival and priority: not in that of their turns, which nobody knows."""
         return heapq.merge(*self._lines.values(), key=lambda waiting: waiting.order)
 
-    @property
-    def earliest(self) -> float:
-        """When the one that waits longest arrived, its priority added. There must be one."""
-        return min(line[0].order[0] for line in self._lines.values())
-
     def tenant(self, sequence: Sequence) -> str:
         """Whose share pays for a sequence."""
         return sequence.key if self._fair else ""

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import zmq
 
+from labsupport.engine.arrivals import Arrivals
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.loading import load
 from labsupport.engine.messages import (
@@ -36,7 +37,7 @@ from labsupport.engine.messages import (
     ToEngine,
 )
 from labsupport.engine.observer import Observer
-from labsupport.engine.plan import CellsExhausted, Runner
+from labsupport.engine.plan import CellsExhausted, ReadsGrammars, Runner
 from labsupport.engine.scheduler import Scheduler
 from labsupport.engine.sequence import Sequence
 from labsupport.engine.snapshot import Watch
@@ -59,6 +60,10 @@ class Worker:
         self._scheduler = Scheduler.for_config(config, runner)
         self._transcripts = Transcripts(self._scheduler, runner.piece)
         self._observer = Observer(self._scheduler)
+        self._arrivals = Arrivals(runner.read_grammar if isinstance(runner, ReadsGrammars) else None)
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(self._arrivals, zmq.POLLIN)
         self._endings: list[Delta] = []  # of requests that ended outside a step: refused or aborted
         self._serial = 0
         self._leaving = False
@@ -69,6 +74,7 @@ class Worker:
         while not self._leaving:
             for message in self._take(wait_seconds=HEARTBEAT_SECONDS if is_idle else 0):
                 self._handle(message)
+            self._queue_ready()
             plan = self._scheduler.schedule(time.monotonic())
             try:
                 drawn = self._runner.step(plan)
@@ -82,13 +88,14 @@ class Worker:
             if snapshot := self._observer.after_step(plan, time.monotonic()):
                 self._publish(snapshot)
             is_idle = not plan
+        self._arrivals.close()
 
     # Messages in
 
     def _take(self, *, wait_seconds: float) -> list[ToEngine]:
         messages: list[ToEngine] = []
         timeout = int(wait_seconds * 1000)
-        while self._socket.poll(timeout):
+        while any(source is self._socket for source, _ in self._poller.poll(timeout)):
             with contextlib.suppress(msgspec.MsgspecError):  # nobody to answer, and no reason to stop for it
                 messages.append(self._decoder.decode(self._socket.recv()))
             timeout = 0
@@ -99,7 +106,8 @@ class Worker:
             case Submit():
                 self._submit(message)
             case Abort(request_id=request_id):
-                if self._scheduler.finish(request_id, "abort"):
+                is_coming = self._arrivals.forget(request_id)
+                if self._scheduler.finish(request_id, "abort") or is_coming:
                     self._end(request_id, "abort")
             case Inspect(question_id=question_id):
                 self._publish(self._integrity(question_id))
@@ -114,22 +122,36 @@ class Worker:
         now = time.monotonic()
         try:
             refuse_impossible(message.tokens, params, self._scheduler.limits)
-            self._scheduler.submit(
-                Sequence(
-                    request_id=message.request_id,
-                    tokens=list(message.tokens),
-                    params=params,
-                    seed=secrets.randbits(63) if params.seed is None else params.seed,
-                    order=(now + message.priority * self._config.patience_seconds, self._serial),
-                    arrived=now,
-                    key=message.key,
-                    priority=message.priority,
-                )
+            sequence = Sequence(
+                request_id=message.request_id,
+                tokens=list(message.tokens),
+                params=params,
+                seed=secrets.randbits(63) if params.seed is None else params.seed,
+                order=(now + message.priority * self._config.patience_seconds, self._serial),
+                arrived=now,
+                key=message.key,
+                priority=message.priority,
             )
+            if not self._arrivals.take(sequence):
+                self._scheduler.submit(sequence)
         except RequestRefused as error:
             self._end(message.request_id, "error", str(error), fault="request")
         except ValueError as error:  # what the checks above should have found
             self._end(message.request_id, "error", str(error))
+
+    def _queue_ready(self) -> None:
+        """Queue the sequences whose grammars have been read by now.
+
+        Asked for in every step: of one that was aborted meanwhile, nothing comes, but it has rung the bell.
+        """
+        for sequence, problem in self._arrivals.ready():
+            if problem:
+                self._end(sequence.request_id, "error", problem, fault="request")
+                continue
+            try:
+                self._scheduler.submit(sequence)
+            except ValueError as error:
+                self._end(sequence.request_id, "error", str(error))
 
     # Messages out
 
@@ -140,16 +162,20 @@ class Worker:
         scheduler, pool = self._scheduler, self._scheduler.pool
         counters, scheduler.counters = scheduler.counters, type(scheduler.counters)()
         endings, self._endings = self._endings, []
+        for delta in (*endings, *deltas):
+            if delta.finish_reason:
+                self._arrivals.forget(delta.request_id)
         return StepReport(
             time=time.monotonic(),
             deltas=(*endings, *deltas),
             running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
+            waiting=len(scheduler.waiting) + len(self._arrivals.names),
             kv_used_cells=pool.num_used,
             kv_cached_cells=pool.num_cached,
             kv_total_cells=pool.num_cells,
             prompt_tokens=counters.prompt_tokens,
             generated_tokens=counters.generated_tokens,
+            recomputed_tokens=counters.recomputed_tokens,
             prefix_query_tokens=counters.prefix_query_tokens,
             prefix_hit_tokens=counters.prefix_hit_tokens,
         )
@@ -160,11 +186,14 @@ class Worker:
             question_id=question_id,
             violations=tuple(scheduler.check_integrity()),
             running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
+            waiting=len(scheduler.waiting) + len(self._arrivals.names),
             used_cells=scheduler.pool.num_used,
             cached_cells=scheduler.pool.num_cached,
             total_cells=scheduler.pool.num_cells,
-            sequences=tuple(sequence.request_id for sequence in (*scheduler.running, *scheduler.waiting)),
+            sequences=(
+                *(sequence.request_id for sequence in (*scheduler.running, *scheduler.waiting)),
+                *self._arrivals.names,
+            ),
         )
 
     def _end(

@@ -285,7 +285,10 @@ def _add_operations(app: FastAPI, served: Served, metrics: Metrics) -> None:
         if served.ledger and served.ledger.trouble:
             return JSONResponse({"status": "ledger_unavailable"}, status_code=503)
         is_ready = served.engine.ready
-        return JSONResponse({"status": served.engine.status}, status_code=200 if is_ready else 503)
+        status = {"status": served.engine.status}
+        if trouble := served.engine.trouble:
+            status["reason"] = trouble
+        return JSONResponse(status, status_code=200 if is_ready else 503)
 
     @app.get("/metrics")
     async def scrape() -> Response:

@@ -11,9 +11,13 @@ from collections.abc import Callable
 from labsupport.engine.client import EngineClient
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import StepReport
+from labsupport.engine.process import EngineLoadsTooLong
 from labsupport.engine.snapshot import Snapshot
 from labsupport.errors import LabsupportError
 from labsupport.server.errors import ApiError
+
+PAUSE_SECONDS = 1.0
+"""Between two attempts to load an engine that did not load in time."""
 
 logger = logging.getLogger("labsupport.server")
 
@@ -29,6 +33,7 @@ class EngineLink:
         self._on_failure = on_failure
         self._client: EngineClient | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._trouble = ""
         self.failure: LabsupportError | None = None
 
     def begin(self) -> None:
@@ -36,16 +41,20 @@ class EngineLink:
         self._starting = asyncio.create_task(self._start())
 
     async def _start(self) -> None:
-        try:
-            self._client = await EngineClient.start(self._config)
-        except LabsupportError as error:
-            self.failure = error
-        except Exception as error:  # a server that loads for ever would tell nobody
-            logger.exception("a mistake in starting the engine")
-            self.failure = LabsupportError(f"the engine could not be started: {error!r}")
-        if self._client is None:
-            self._on_failure()
-            return
+        while self._client is None:
+            try:
+                self._client = await EngineClient.start(self._config)
+            except EngineLoadsTooLong as error:
+                self._trouble = error.problem
+                logger.warning("%s; it is started again", error.problem)
+                await asyncio.sleep(PAUSE_SECONDS)
+            except LabsupportError as error:
+                self._fail(error)
+                return
+            except Exception as error:  # a server that loads for ever would tell nobody
+                logger.exception("a mistake in starting the engine")
+                self._fail(LabsupportError(f"the engine could not be started: {error!r}"))
+                return
         info = self._client.info
         logger.info("engine %s on %s: %s", info.engine, info.device, info.reason)
         logger.info(
@@ -56,6 +65,10 @@ class EngineLink:
             info.weights_bytes / 2**20,
             info.kv_bytes / 2**20,
         )
+
+    def _fail(self, failure: LabsupportError) -> None:
+        self.failure = failure
+        self._on_failure()
 
     async def end(self) -> None:
         """Stop the engine, whatever it is doing. Safe to repeat."""
@@ -76,6 +89,11 @@ class EngineLink:
         if self._client is None:
             return "loading"
         return "ready" if self._client.ready else "restarting"
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not ready, where more can be said than its status; "" otherwise."""
+        return self._client.trouble if self._client else self._trouble
 
     @property
     def context_tokens(self) -> int | None:

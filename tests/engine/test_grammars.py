@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import jsonschema
+import psutil
 import pytest
 
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.grammars.json_schema import to_grammar
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.offline import OfflineEngine
-from labsupport.engine.plan import Draw
+from labsupport.engine.plan import Draw, Plan
 from labsupport.engine.runners.llama_grammar import HeldGrammars
 from labsupport.engine.runners.llama_vocabulary import LlamaVocabulary
 from labsupport.engine.validation import RequestRefused
@@ -113,3 +114,25 @@ def test_an_answer_that_takes_anothers_slot_begins_where_it_is_itself(tiny_model
 def test_a_grammar_that_may_not_end_is_refused(engine):
     with pytest.raises(RequestRefused, match="not to end"):
         engine.generate(PROMPTS[:1], follow(BOUNDED, ignore_eos=True))
+
+
+def test_an_answer_that_has_ended_holds_no_grammar_and_memory_is_flat_over_many(tiny_model):
+    def ask(engine: OfflineEngine, first: int, count: int) -> None:
+        """Distinct grammars, a few of them at once; the slots stay, for their prefixes."""
+        grammars = [
+            follow(
+                {"type": "array", "items": {"type": "string", "maxLength": length}, "maxItems": 3},
+                max_tokens=4,
+            )
+            for length in range(first, first + count)
+        ]
+        engine.generate([[65, 66, place % 250] for place in range(count)], grammars)
+        engine.runner.step(Plan(operations=(), rows=(), sequences=()))  # at rest, as the worker's loop has it
+
+    with OfflineEngine(EngineConfig(threads=1, model=str(tiny_model), slots=4, prefix_slots=28)) as engine:
+        ask(engine, 500, 40)
+        assert engine.scheduler.pool.num_cached > 0
+        assert vars(engine.runner._grammars)["_held"] == {}
+        before = psutil.Process().memory_info().rss
+        ask(engine, 540, 200)
+        assert psutil.Process().memory_info().rss - before < 16 * 2**20

@@ -61,6 +61,12 @@ TAKEN = {
         "$ref": "#/$defs/a",
     },
     "an escaped reference": {"$defs": {"a/b~c": INTEGER}, "$ref": "#/$defs/a~1b~0c"},
+    "bounds on integers": fields(
+        percent={"type": "integer", "minimum": 0, "maximum": 100},
+        below={"type": "integer", "exclusiveMaximum": 0},
+        either={"anyOf": [{"type": "integer", "minimum": -5, "maximum": 17}, {"type": "null"}]},
+        wide={"type": ["integer", "null"], "minimum": -(2**63), "exclusiveMaximum": 2**63},
+    ),
     "remarks": {"title": "T", "description": "D", "default": 3, "x-order": 1, **INTEGER},
     **{f"a {name}": {"type": "string", "format": name} for name in ("date", "time", "date-time", "uuid")},
 }
@@ -116,7 +122,18 @@ PAIR = [{"type": "array", "items": {"$ref": "#"}}, {"type": "array", "items": {"
 REFUSED = {
     "an unknown type": ({"type": "text"}, "type is 'text'"),
     "an unknown keyword": ({"type": "string", "maxLenght": 3}, "'maxLenght'"),
-    "a bound on numbers": ({"type": "integer", "minimum": 3}, "'minimum'"),
+    "a bound on numbers": ({"type": "number", "minimum": 3}, "minimum of a number"),
+    "a bound on some numbers": ({"type": ["integer", "number"], "maximum": 3}, "maximum of a number"),
+    "a bound on anything": ({"exclusiveMinimum": 3}, "exclusiveMinimum of a number"),
+    "a bound on a string": ({"type": "string", "minimum": 3}, "minimum beside type string"),
+    "a bound of an older draft": ({"type": "integer", "exclusiveMinimum": True}, "exclusiveMinimum is True"),
+    "a bound of too many digits": ({"type": "integer", "maximum": 1e300}, "maximum is 1e+300"),
+    "a bound of thousands of digits": ({"type": "integer", "maximum": 10**5000}, "thousands of digits"),
+    "no integer between": (
+        fields(a={"type": "integer", "minimum": 3, "exclusiveMaximum": 3}),
+        "#/properties/a",
+    ),
+    "no integer between fractions": ({"type": "integer", "minimum": 0.2, "maximum": 0.8}, "no integer is"),
     "the place": (fields(a={"type": "array", "items": {"multipleOf": 3}}), "#/properties/a/items"),
     "oneOf": ({"oneOf": [STRING]}, "'oneOf'"),
     "nothing fits": (False, "no schema"),
@@ -169,6 +186,19 @@ REFUSED = {
         "may be left out",
     ),
     "an anyOf alike that contains itself": ({"anyOf": [*PAIR, INTEGER]}, "too many ways"),
+    "many objects alike of which much may be left out": (
+        {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": {f"p{place}": INTEGER for place in range(50)} | {f"z{own}": STRING},
+                    "required": [f"z{own}"],
+                }
+                for own in range(3)
+            ]
+        },
+        "too many ways",
+    ),
     "a long chain": (
         {
             "$defs": {f"a{place}": {"$ref": f"#/$defs/a{place + 1}"} for place in range(1600)},
@@ -230,6 +260,7 @@ KEYWORDS = [
     "type", "enum", "const", "$ref", "anyOf", "allOf", "properties", "required", "additionalProperties",
     "items",
     "prefixItems", "minItems", "maxItems", "minLength", "maxLength", "pattern", "format", "title", "$defs",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
 ]  # fmt: skip
 KEYS = st.sampled_from([*KEYWORDS, "a", "b"])
 WORDS = ["object", "array", "string", "integer", "#", "#/items", "#/$defs", "date", "^a{2}|[b-d]+$", "a"]

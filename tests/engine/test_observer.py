@@ -8,6 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from labsupport.engine.config import Admission
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.observer import Observer
 from labsupport.engine.plan import RunnerLimits
@@ -27,9 +28,11 @@ ALWAYS = Watch(seconds=1e9, per_second=1e9)
 class Engine:
     """The worker's loop without its process; every step takes one second of a clock of its own."""
 
-    def __init__(self, limits: RunnerLimits = LIMITS, wish: Watch | None = ALWAYS) -> None:
+    def __init__(
+        self, limits: RunnerLimits = LIMITS, wish: Watch | None = ALWAYS, *, admission: Admission = "reserve"
+    ) -> None:
         self.runner = ModeledRunner(limits)
-        self.scheduler = Scheduler(limits, slots=4, prefix_slots=3)
+        self.scheduler = Scheduler(limits, slots=4, prefix_slots=3, admission=admission)
         self.observer = Observer(self.scheduler)
         self.now = 0.0
         if wish:
@@ -243,3 +246,27 @@ def test_stretches_follow_who_shares_what():
         Stretch(2, 1, (1,)),
         Stretch(0, 1, (4,)),
     ]
+
+
+def test_what_is_computed_again_after_a_preemption_is_counted_apart():
+    # Given memory for less than the four that are let in, so that some lose theirs and are computed again
+    engine = Engine(admission="preempt")
+    for number in range(4):
+        engine.submit(f"chat-{number:06}-0", [number] * 20, max_tokens=40)
+    seen = []
+    while engine.scheduler.running or engine.scheduler.waiting:
+        seen.append(engine.look())
+    counters = engine.scheduler.counters
+
+    # Then each prompt and each answer counts once, whatever was computed twice
+    assert counters.preemptions > 0
+    assert counters.recomputed_tokens > 0
+    assert counters.prompt_tokens == sum(snapshot.prompt_tokens for snapshot in seen) == 4 * 20
+    assert counters.generated_tokens == sum(snapshot.generated_tokens for snapshot in seen) == 4 * 40
+    assert counters.recomputed_tokens == sum(snapshot.recomputed_tokens for snapshot in seen)
+    # And the steps say which is which: of what was generated, all but the first tokens are decodes
+    steps = [step for snapshot in seen for step in snapshot.steps]
+    assert sum(step.decodes for step in steps) == 4 * 39
+    assert sum(step.prompt_tokens for step in steps) == 4 * 20
+    assert sum(step.recomputed_tokens for step in steps) == counters.recomputed_tokens
+    assert all(step.decodes + step.prompt_tokens + step.recomputed_tokens <= 8 for step in steps)

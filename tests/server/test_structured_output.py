@@ -116,7 +116,7 @@ BAD = {
     "remote": {"$ref": "http://127.0.0.1:1/schema.json"},
     "circle": {"$ref": "#"},
     "unknown type": {"type": "text"},
-    "ignored elsewhere": {"type": "integer", "minimum": 3},
+    "ignored elsewhere": {"type": "number", "minimum": 3},
     "deep": NESTED,
     "megabyte": {"enum": ["x" * 1_000_000]},
     "megabytes of keys": {"type": "object", "properties": {f"p{place}": {} for place in range(50_000)}},

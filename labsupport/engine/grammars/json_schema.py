@@ -10,11 +10,12 @@ and is no JSON.
 
 llama_cpp has a converter (`llama_grammar.json_schema_to_gbnf`, 0.3.36). It is not used: a quotation mark in
 an `enum` ends its literal early, strings may hold raw line ends, a definition called `string` is taken for
-the built-in one, and `minimum` is ignored.
+the built-in one, and `minimum` of a number is ignored.
 
 What it takes is close to what OpenAI's Structured Outputs take ("Supported schemas"): `type`, `properties`,
 `required`, `additionalProperties`, `items`, `prefixItems`, `minItems`, `maxItems`, `minLength`, `maxLength`,
-`pattern`, `format`, `enum`, `const`, `anyOf` and `$ref` within the schema.
+`pattern`, `format`, `minimum`, `maximum` and the exclusive ones of an integer, `enum`, `const`, `anyOf` and
+`$ref` within the schema.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 from labsupport.engine.grammars import gbnf
 from labsupport.engine.grammars.ambiguity import TooAmbiguous
 from labsupport.engine.grammars.automaton import Either, Expression, text, to_rules
+from labsupport.engine.grammars.integers import bounds, integer_rule
 from labsupport.engine.grammars.pattern import PatternRefused, read
 from labsupport.engine.grammars.rules import GrammarTooLarge, NoEnd, Rules
 from labsupport.engine.grammars.schema_limits import (
@@ -126,6 +128,7 @@ class _Converter:
             "object": self._object,
             "array": self._array,
             "string": self._string,
+            "integer": self._integer,
         }
         if kind in makers:
             return makers[kind](schema, where)
@@ -143,6 +146,10 @@ class _Converter:
             raise SchemaRefused(f"enum has no values{at(where)}", allowed="a list of at least one")
         spelled = (json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values)
         return to_rules(Either(tuple(map(text, dict.fromkeys(spelled)))), self._rules, gbnf.characters)
+
+    def _integer(self, schema: Mapping[str, Any], where: str) -> str:
+        between = bounds(schema, where)
+        return integer_rule(*between, self._rules) if between else self._rules.primitive("integer")
 
     # Strings
 
@@ -270,4 +277,5 @@ class _Converter:
                 first = self._rules.add(f"{begin} | {first}", needs=[first_needs])
                 rest = self._rules.add(f"{go_on} | {rest}", needs=[rest_needs])
                 first_needs, rest_needs = [first], [rest]
-        return self._rules.add(f'"{{" {first} "}}"', needs=[first_needs])
+        optional = sum(not is_required for _, is_required in pairs)
+        return self._rules.add(f'"{{" {first} "}}"', needs=[first_needs], optional=optional)

@@ -53,18 +53,21 @@ class Rules:
         self._names: dict[str, str] = {}  # by body
         self._needs: dict[str, Sequence[Sequence[str]]] = {}
         self._choices: dict[str, list[str]] = {}
+        self._optional: dict[str, int] = {}
         self._serial = 0
         self._repetitions = self._characters = self._steps = 0
 
-    def add(self, body: str, *, needs: Sequence[Sequence[str]] = ((),)) -> str:
+    def add(self, body: str, *, needs: Sequence[Sequence[str]] = ((),), optional: int = 0) -> str:
         """The name of a rule with this body; the same name for the same body.
 
         needs: ways to satisfy it, each the rules that all have to be satisfied for that.
+        optional: how many properties may be left out, in an object's rule.
         """
         if body not in self._names:
             name = self._names[body] = self.reserve()
             self._put(name, body)
             self._needs[name] = needs
+            self._optional[name] = optional
         return self._names[body]
 
     def define(self, name: str, body: str) -> None:
@@ -105,7 +108,7 @@ class Rules:
     def finished(self, root: str) -> str:
         """The grammar as text, beginning with `root`. Raises NoEnd, TooAmbiguous, GrammarTooLarge."""
         self._refuse_circles()
-        refuse_ambiguous(self._bodies, self._choices, self._expanded)
+        refuse_ambiguous(self._bodies, self._choices, self._expanded, self._optional)
         self._refuse_endless()
         for name in self._choices:
             self._put(name, " | ".join(self._expanded(name)))

@@ -22,7 +22,7 @@ KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "array": ("items", "prefixItems", "minItems", "maxItems"),
     "string": ("minLength", "maxLength", "pattern", "format"),
     "number": (),
-    "integer": (),
+    "integer": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     "boolean": (),
     "null": (),
 }
@@ -61,7 +61,8 @@ def refuse_large(schema: Any) -> None:
         json.dumps(schema, ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:
         raise SchemaRefused(
-            "the schema holds NaN, an infinity or half a surrogate pair", allowed="JSON in Unicode"
+            "the schema holds NaN, an infinity, a number of thousands of digits or half a surrogate pair",
+            allowed="JSON in Unicode",
         ) from error
 
 
@@ -92,6 +93,12 @@ def keyword_for(schema: Mapping[str, Any], where: str) -> str:
             f"a schema with remarks alone{at(where)}", allowed='a type, or "true" for any value'
         )
     kinds = _kinds(schema, where) if "type" in given else _implied(given)
+    bounds = [name for name in given if name in KEYWORDS["integer"]]
+    if bounds and ("number" in kinds or "type" not in given):
+        raise SchemaRefused(
+            f"{bounds[0]} of a number that need not be an integer{at(where)}",
+            allowed='bounds beside "type": "integer"',
+        )
     for name in given:
         if name != "type" and not any(name in KEYWORDS[kind] for kind in kinds):
             raise SchemaRefused(

@@ -99,6 +99,7 @@ class LlamaRunner:
         """Execute a plan. Raises CellsExhausted, and RuntimeError where llama.cpp refuses the batch."""
         for operation in plan.operations:
             self._operate(operation)
+        self._grammars.keep({row.slot for row in plan.rows if row.draw})
         if not plan.rows:
             return []
         self._refuse_impossible(plan.rows)
@@ -122,6 +123,10 @@ class LlamaRunner:
             Drawn(best) if is_argmax(how.params) else draw(row, how, self._constraint(slot, how))
             for best, row, (slot, how) in zip(greedy, logits, draws, strict=True)
         ]
+
+    def read_grammar(self, text: str) -> object:
+        """See `plan.ReadsGrammars`."""
+        return self._grammars.read(text)
 
     def close(self) -> None:
         """Free the model and its cache. Safe to repeat."""

@@ -11,6 +11,8 @@ A grammar reaches this place only after `engine.grammars.trial` has survived it.
 from __future__ import annotations
 
 import ctypes
+import weakref
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,15 +33,31 @@ class GrammarUnreadable(ValueError):
     """llama.cpp does not take this grammar, which a trial would have shown."""
 
 
-class Grammar:
-    """One answer's place in a grammar. `close` frees it."""
+class ReadGrammar:
+    """A grammar that llama.cpp has read, for answers to begin in. It is freed when nobody holds it any more.
+
+    It can be made in any thread: see `engine.arrivals`. Raises GrammarUnreadable.
+    """
 
     def __init__(self, vocabulary: LlamaVocabulary, text: str) -> None:
-        self._vocabulary = vocabulary
-        self._last = b""
         self._sampler = llama_cpp.llama_sampler_init_grammar(vocabulary.handle, text.encode(), b"root")
         if not self._sampler:
             raise GrammarUnreadable("llama.cpp cannot read the grammar")
+        weakref.finalize(self, llama_cpp.llama_sampler_free, self._sampler)
+
+    def copy(self) -> Any:
+        """A sampler of its own at the grammar's beginning, without reading the text again."""
+        return llama_cpp.llama_sampler_clone(self._sampler)
+
+
+class Grammar:
+    """One answer's place in a grammar. `close` frees it."""
+
+    def __init__(self, vocabulary: LlamaVocabulary, text: ReadGrammar | str) -> None:
+        self._vocabulary = vocabulary
+        self._last = b""
+        grammar = ReadGrammar(vocabulary, text) if isinstance(text, str) else text
+        self._sampler = grammar.copy()
 
     def advance(self, token: int) -> None:
         """Take in a token that the grammar lets through; any other ends the process."""
@@ -129,38 +147,55 @@ class _Held:
 
 
 class HeldGrammars:
-    """The grammars of the answers in their slots; at most one to a slot.
+    """The grammars of the answers in their slots; at most one to a slot, and none after an answer's end.
+
+    Each answer under way draws a token in every step (`engine.step`), so one that draws none has ended, and
+    its grammar is freed then: its slot may be kept for its prefix for long. Were that ever wrong, it would
+    cost time and nothing else, as what follows says.
 
     An answer is known by its list of tokens. One that comes to another slot, or back to its own after others,
-    begins its grammar anew and takes in what it has generated; that costs little, since nothing is asked of
-    the vocabulary for it.
+    begins its grammar anew and takes in what it has generated; that costs little where the grammar was read
+    ahead, since nothing is asked of the vocabulary for it.
     """
 
     def __init__(self, vocabulary: LlamaVocabulary) -> None:
         self._vocabulary = vocabulary
         self._candidates = Candidates(vocabulary)
         self._held: dict[int, _Held] = {}
+        self._read: weakref.WeakValueDictionary[str, ReadGrammar] = weakref.WeakValueDictionary()
+
+    def read(self, text: str) -> ReadGrammar:
+        """Read a grammar ahead, in any thread: while the result is held, it is not read again."""
+        found = self._read.get(text)
+        if found is None:
+            found = self._read[text] = ReadGrammar(self._vocabulary, text)
+        return found
 
     def constraint(self, slot: int, how: Draw) -> GrammarConstraint:
         """What the next token of the slot's answer is held to. Good for this draw."""
         return GrammarConstraint(self._candidates, self._at(slot, how))
 
+    def keep(self, slots: Collection[int]) -> None:
+        """Free the grammars of all other slots: these are the ones that draw a token in this step."""
+        for slot in [slot for slot in self._held if slot not in slots]:
+            self.drop(slot)
+
     def drop(self, slot: int) -> None:
-        """The slot's answer has ended, or lost its place."""
+        """Free the grammar of a slot, if there is one."""
         held = self._held.pop(slot, None)
         if held:
             held.grammar.close()
 
     def close(self) -> None:
-        for slot in list(self._held):
-            self.drop(slot)
+        self.keep(())
 
     def _at(self, slot: int, how: Draw) -> Grammar:
         held = self._held.get(slot)
         is_same = held and held.tokens is how.tokens and held.text == how.params.grammar
         if not held or not is_same or held.taken > how.index:
             self.drop(slot)
-            held = _Held(Grammar(self._vocabulary, how.params.grammar), how.params.grammar, how.tokens, 0)
+            text = how.params.grammar
+            held = _Held(Grammar(self._vocabulary, self.read(text)), text, how.tokens, 0)
             self._held[slot] = held
         generated = len(how.tokens) - how.index
         for place in range(generated + held.taken, len(how.tokens)):

@@ -38,6 +38,7 @@ class Upstream:
 
     failure = None  # it is never too late for an upstream to come up
     restarts = 0
+    trouble = ""  # the status says it all
     context_tokens = None  # only the upstream knows
 
     def __init__(self, config: UpstreamConfig) -> None:

@@ -232,8 +232,9 @@ function batchInWords({ running, waiting, engine }) {
 
 function stepInWords({ steps, step_tokens }) {
   if (!steps.length) return `No step yet. A step has room for ${step_tokens} tokens.`;
-  const [decodes, prompt] = steps.at(-1);
-  return `Newest step: ${count(decodes, "token")} drawn, ${count(prompt, "token")} of prompts. A step has room ` +
+  const [decodes, prompt, again] = steps.at(-1);
+  const lost = again ? `, ${count(again, "token")} computed again` : "";
+  return `Newest step: ${count(decodes, "token")} drawn, ${count(prompt, "token")} of prompts${lost}. A step has room ` +
     `for ${step_tokens}.`;
 }
 
