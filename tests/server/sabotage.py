@@ -24,9 +24,11 @@ if "labsupport.engine.worker" in sys.orig_argv:
     step, send = LlamaRunner.step, zmq.Socket.send
 
     def step_unless_full(self, plan):
-        if plan and (folder / "full").exists():
-            raise CellsExhausted
-        return step(self, plan)
+        if not plan or not (folder / "full").exists():
+            return step(self, plan)
+        for operation in plan.operations:  # which need no room, and are done before any is missed
+            self._operate(operation)
+        raise CellsExhausted
 
     def send_unless_mad(self, data, *options, **named):
         if (folder / "mad").exists():
