@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from labsupport.engine.grammars import trial as trial_module
@@ -41,21 +39,6 @@ def test_what_harms_is_refused_and_what_does_not_is_taken_before_and_after(trial
         with pytest.raises(GrammarRefused, match=r"grammar|spell"):
             trial.refuse_harmful(grammar)
     trial.refuse_harmful(GOOD.replace("colon", "other"))
-
-
-def test_a_verdict_is_remembered(trial):
-    for grammar in (GOOD, HARMFUL["left recursion"]):
-        verdicts = []
-        for _ in range(2):
-            try:
-                verdicts.append(trial.refuse_harmful(grammar))
-            except GrammarRefused as error:
-                verdicts.append(error.problem)
-        assert verdicts[0] == verdicts[1]
-    trial.close()
-    begin = time.monotonic()
-    trial.refuse_harmful(GOOD)  # without a process
-    assert time.monotonic() - begin < 0.2
 
 
 def test_the_process_is_gone_once_it_is_closed(trial):
