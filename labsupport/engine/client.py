@@ -19,6 +19,7 @@ import zmq.asyncio
 
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.faults import exception_for
+from labsupport.engine.inbox import Inbox
 from labsupport.engine.messages import (
     Abort,
     Delta,
@@ -56,10 +57,6 @@ class EngineDied(LabsupportError):
     """The engine process ended while the request ran; it is being restarted, so a retry can work."""
 
 
-News = Delta | EngineDied
-"""Of a request that runs: more of its answer, or that there will be no more."""
-
-
 class EngineClient:
     """One engine process, supervised. Use from one event loop; `async with` closes it.
 
@@ -77,7 +74,7 @@ class EngineClient:
         self._context = zmq.asyncio.Context()
         self._process: EngineProcess | None = None
         self._heard = 0.0
-        self._requests: dict[str, asyncio.Queue[News]] = {}
+        self._requests: dict[str, Inbox] = {}
         self._questions: dict[str, asyncio.Future[Integrity]] = {}
         self._on_snapshot: Callable[[Snapshot], None] | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -152,15 +149,17 @@ class EngineClient:
         if self._process is None:
             raise self._down()
         asked = Submit(request_id=request_id, tokens=tuple(tokens), params=params, priority=priority, key=key)
-        inbox: asyncio.Queue[News] = asyncio.Queue()
+        inbox = Inbox()
         self._requests[request_id] = inbox
         still_runs = True
         try:
             self._send(asked)
             while still_runs:
-                news = await inbox.get()
-                still_runs = isinstance(news, Delta) and news.finish_reason is None
-                yield _delta(news)
+                delta = await inbox.get()
+                still_runs = delta.finish_reason is None
+                if delta.finish_reason == "error":
+                    raise exception_for(delta)
+                yield delta
         finally:
             del self._requests[request_id]
             if still_runs:
@@ -265,7 +264,7 @@ class EngineClient:
             self.last_report = message
             for delta in message.deltas:
                 if inbox := self._requests.get(delta.request_id):
-                    inbox.put_nowait(delta)
+                    inbox.put(delta)
         elif isinstance(message, Snapshot):
             self._show(message)
         elif isinstance(message, Integrity):
@@ -286,7 +285,7 @@ class EngineClient:
 
     def _fail_everything(self) -> None:
         for inbox in self._requests.values():
-            inbox.put_nowait(self._down())
+            inbox.put(self._down())
         for answer in self._questions.values():
             if not answer.done():
                 answer.set_exception(self._down())
@@ -294,12 +293,3 @@ class EngineClient:
     def _send(self, message: ToEngine) -> None:
         if self._process is not None:
             self._process.send(message)
-
-
-def _delta(news: News) -> Delta:
-    """The part of the answer that came. Raises what came instead of it."""
-    if isinstance(news, EngineDied):
-        raise news
-    if news.finish_reason == "error":
-        raise exception_for(news)
-    return news

@@ -6,6 +6,7 @@ tokenizer's encoder, the engine owns sampling and the detokenizer. Times are sec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -100,6 +101,18 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     fault: Fault = "engine"
     cached_tokens: int = 0
     queue_seconds: float = 0.0
+
+    @staticmethod
+    def joined(deltas: Sequence[Delta]) -> Delta:
+        """What several deltas of one request say, in their order; at least one, and only the last an end."""
+        if len(deltas) == 1:
+            return deltas[0]
+        return msgspec.structs.replace(
+            deltas[-1],
+            tokens=tuple(token for delta in deltas for token in delta.tokens),
+            text="".join(delta.text for delta in deltas),
+            logprobs=tuple(entry for delta in deltas for entry in delta.logprobs),
+        )
 
 
 class StepReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):

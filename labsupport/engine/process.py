@@ -61,6 +61,7 @@ class EngineProcess:
 
     def __init__(self, context: zmq.asyncio.Context) -> None:
         self.socket: zmq.asyncio.Socket = context.socket(zmq.PAIR)
+        self._at_once: zmq.Socket[bytes] = zmq.Socket.shadow(self.socket)
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(FromEngine)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -97,10 +98,17 @@ class EngineProcess:
         self.socket.send(msgspec.msgpack.encode(message))
 
     async def receive(self) -> FromEngine | None:
-        """The next that the engine says; None if it says nothing within POLL_SECONDS."""
-        if not await self.socket.poll(round(POLL_SECONDS * 1000)):
-            return None
-        message: FromEngine = self._decoder.decode(await self.socket.recv())
+        """The next that the engine says; None if it says nothing within POLL_SECONDS.
+
+        What has arrived is taken at once, so that who falls behind catches up before anything else runs.
+        """
+        try:
+            encoded = self._at_once.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            if not await self.socket.poll(round(POLL_SECONDS * 1000)):
+                return None
+            encoded = await self.socket.recv()
+        message: FromEngine = self._decoder.decode(encoded)
         return message
 
     async def end(self, patience_seconds: float) -> None:

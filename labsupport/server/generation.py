@@ -158,6 +158,11 @@ async def stream(
 
 async def _merged(streams: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[tuple[int, Delta], None]:
     """Several streams as one, in order of arrival. Closing it closes them all; one's failure ends all."""
+    if len(streams) == 1:
+        async with contextlib.aclosing(streams[0]) as only:
+            async for delta in only:
+                yield 0, delta
+        return
     arrived: asyncio.Queue[tuple[int, Delta] | Exception | None] = asyncio.Queue()
 
     async def pump(index: int, stream: AsyncGenerator[Delta, None]) -> None:
