@@ -8,7 +8,6 @@ OpenMP waits before llama.cpp is loaded, and because nothing else may use its co
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -27,7 +26,6 @@ def seconds_in_process(
         input=json.dumps(task),
         capture_output=True,
         text=True,
-        env=os.environ | {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")},
     )
     if finished.returncode:
         raise LabsupportError(f"the engine alone failed: {finished.stderr.strip()[-2000:]}")

@@ -117,10 +117,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     prefix_slots: Annotated[
         int,
         _lever(
-            "how many finished sequences are kept, for prompts that begin with the same tokens and need "
-            "not compute them again. They take cells only while nobody else needs them, and slots of "
-            "their own. Raise it with the number of different system prompts; 0 switches prefix sharing "
-            "off, also between requests that run.",
+            "how many finished sequences are kept at most, for prompts that begin with the same tokens "
+            "and need not compute them again. They take cells only while nobody else needs them, and "
+            "slots of their own; and as each makes everybody's attention slower, only as many are kept "
+            "as prompts were seen to ask for. Raise it with the number of different system prompts and "
+            "conversations; 0 switches prefix sharing off, also between requests that run.",
             0,
             LARGEST_SEQUENCE_COUNT,
         ),
@@ -138,9 +139,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     threads: Annotated[
         int,
         _lever(
-            "CPU threads; 0 takes one per physical core but one, at most 8: that core is for HTTP, and "
-            "for notebooks. A step is as slow as its slowest thread, so on a machine with other work more "
-            "threads can be slower. Take all cores where the engine is alone.",
+            "CPU threads; 0 takes one per physical core, at most 8. Where all of them are not faster for a "
+            "single token than fewer, which is tried at load, such a step takes fewer. A step is as slow "
+            "as its slowest thread, so where other work takes whole cores for long, ask for fewer.",
             0,
             512,
         ),

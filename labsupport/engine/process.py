@@ -24,6 +24,7 @@ import zmq.asyncio
 
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import Failed, FromEngine, Ready, ToEngine
+from labsupport.engine.runners.threads import waiting
 from labsupport.errors import LabsupportError
 
 POLL_SECONDS = 0.1
@@ -171,11 +172,10 @@ class EngineProcess:
 
 
 def child_environment() -> dict[str, str]:
-    """For the child: passive waits (see `runners.threads`), and this very package, wherever it was found.
+    """For the child: how its threads wait (`runners.threads`), and this very package, wherever it was found.
 
     A dying llama.cpp would start a debugger to print its stack, which delays the restart by seconds.
     """
     package_parent = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH", "")]))
-    defaults = {"OMP_WAIT_POLICY": "PASSIVE", "GGML_NO_BACKTRACE": "1"}
-    return defaults | os.environ | {"PYTHONPATH": path}
+    return {"GGML_NO_BACKTRACE": "1"} | os.environ | waiting(os.environ) | {"PYTHONPATH": path}

@@ -29,7 +29,7 @@ class SlotMemory:
         self.sharing = limits.prefix_sharing
         self.prefix_slots = 0 if self.sharing == "none" else prefix_slots
         self.pool = KVPool(num_cells=limits.cells, num_slots=limits.max_slots)
-        self.cache = PrefixCache()
+        self.cache = PrefixCache(self.prefix_slots)
         self._operations: list[CacheOperation] = []
 
     def take_operations(self) -> tuple[CacheOperation, ...]:
@@ -52,6 +52,7 @@ class SlotMemory:
         a free slot. Raises IndexError.
         """
         sequence.slot = self.pool.open()
+        self.cache.learn(sequence.tokens, prefix[1] if prefix else 0)
         if prefix:
             self._take_prefix(sequence.slot, *prefix)
         sequence.num_computed = self.pool.length(sequence.slot)
@@ -72,7 +73,7 @@ class SlotMemory:
         if keep and self.prefix_slots and 0 < sequence.num_computed == self.pool.length(slot):
             self.pool.retire(slot)
             self.cache.keep(slot, sequence.tokens[: sequence.num_computed])
-            if len(self.cache) > self.prefix_slots:
+            while len(self.cache) > self.cache.room:
                 self.evict()
         else:
             self.pool.close(slot)

@@ -70,12 +70,38 @@ def test_the_integrity_check_sees_each_kind_of_broken_book():
 
 
 def test_the_prefix_unused_longest_goes_first():
-    cache = PrefixCache()
+    cache = PrefixCache(16)
     for slot in (1, 2, 3):
         cache.keep(slot, [slot])
     cache.touch(1)
     assert [cache.drop_oldest(sparing=2), cache.drop_oldest(), cache.drop_oldest()] == [3, 2, 1]
     assert cache.drop_oldest() is None
+
+
+def test_as_many_prefixes_are_kept_as_prompts_ask_for():
+    cache = PrefixCache(16)
+    prompts = [[user] * 40 for user in range(12)]
+
+    def ask(user: int, slot: int) -> bool:
+        found = next((kept for kept, tokens in cache.items() if tokens == prompts[user]), None)
+        cache.learn(prompts[user], found=0 if found is None else 39)
+        if found is not None:
+            cache.touch(found)
+        cache.keep(slot, prompts[user])
+        while len(cache) > cache.room:
+            cache.drop_oldest()
+        return found is not None
+
+    for slot in range(100):  # strangers, who never come back
+        cache.learn([1000 + slot] * 40, found=0)
+        cache.keep(slot, [1000 + slot] * 40)
+        while len(cache) > cache.room:
+            cache.drop_oldest()
+    assert cache.room == len(cache) == 2
+    hits = [[ask(user, 1000 + 12 * turn + user) for user in range(4)] for turn in range(6)]
+    assert all(hits[-1])  # four who come back by turns, which is more than two
+    assert cache.room <= 16
+    assert not PrefixCache(0).room
 
 
 @pytest.mark.parametrize("length", range(12))

@@ -163,11 +163,24 @@ def test_prefix_slots_fairness_weights_and_admission_reach_the_scheduler():
 
 def test_prompts_take_threads_of_their_own_where_asked():
     usable = thread_count(10_000)
-    assert ThreadPolicy.of(1, 0) == ThreadPolicy(decode=1, prompt=1)
-    assert ThreadPolicy.of(1, 10_000) == ThreadPolicy(decode=1, prompt=usable)
+    assert ThreadPolicy.of(1, 0) == ThreadPolicy(single=1, decode=1, prompt=1)
+    assert ThreadPolicy.of(1, 10_000) == ThreadPolicy(single=1, decode=1, prompt=usable)
     assert ThreadPolicy.of(0, 0).decode == thread_count(0)
-    policy = ThreadPolicy(decode=1, prompt=2)
-    assert (policy.for_step(False), policy.for_step(True)) == (1, 2)
+    policy = ThreadPolicy(single=1, decode=2, prompt=3)
+    assert [policy.for_step(rows) for rows in ([1], [1, 1], [1, 2], [5])] == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "single"),
+    [
+        ({8: 1.0, 4: 1.9}, 8),  # a large model: every thread counts
+        ({8: 1.0, 4: 1.1, 2: 1.2, 1: 2.0}, 2),
+        ({8: 1.0, 4: 0.9, 2: 0.8, 1: 0.7}, 1),  # a tiny one, or a machine with other work
+    ],
+)
+def test_a_single_token_takes_no_more_threads_than_it_has_use_for(seconds, single):
+    policy = ThreadPolicy(single=8, decode=8, prompt=8)
+    assert policy.tried(seconds.__getitem__) == ThreadPolicy(single=single, decode=8, prompt=8)
 
 
 def test_the_scheduler_that_ran_is_empty_afterwards():

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Before the library loads its OpenMP: waiting threads that spin take the cores from everybody else's work.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from labsupport.engine.runners.threads import ThreadPolicy, waiting
+
+os.environ.update(waiting(os.environ))  # before the library loads its OpenMP
 
 import llama_cpp
 
@@ -29,7 +30,6 @@ from labsupport.engine.config import EngineConfig
 from labsupport.engine.plan import CellsExhausted, Copy, Draw, Drawn, Free, Plan, Row, RunnerLimits, Share
 from labsupport.engine.runners.llama_grammar import HeldGrammars
 from labsupport.engine.runners.llama_vocabulary import LlamaVocabulary
-from labsupport.engine.runners.threads import ThreadPolicy
 from labsupport.engine.sampling import Constraint, draw, is_argmax
 from labsupport.engine.selection import Selection, select
 from labsupport.errors import LabsupportError
@@ -91,9 +91,8 @@ class LlamaRunner:
         self._grammars = HeldGrammars(vocabulary)
         self.weights_bytes = int(llama_cpp.llama_model_size(self._model))
         self.kv_bytes, self.compute_bytes = _logged_mib("KV buffer size"), _logged_mib("compute buffer size")
-        begin = time.monotonic()
-        self._warm_up()
-        self.warm_up_seconds = time.monotonic() - begin
+        self.warm_up_seconds = self._warm_up(self._threads.decode)
+        self._threads = self._threads.tried(lambda count: min(self._warm_up(count) for _ in range(3)))
 
     def step(self, plan: Plan) -> list[Drawn]:
         """Execute a plan. Raises CellsExhausted, and RuntimeError where llama.cpp refuses the batch."""
@@ -104,7 +103,7 @@ class LlamaRunner:
             return []
         self._refuse_impossible(plan.rows)
         self._fill(plan.rows)
-        self._take_threads(self._threads.for_step(any(len(row.tokens) > 1 for row in plan.rows)))
+        self._take_threads(self._threads.for_step([len(row.tokens) for row in plan.rows]))
         status = llama_cpp.llama_decode(self._context, self._batch)
         if status == 1:
             raise CellsExhausted
@@ -197,16 +196,24 @@ class LlamaRunner:
             )
         return context
 
-    def _warm_up(self) -> None:
-        """Run one token, so that the first request does not pay for page faults and lazy allocations."""
+    def _warm_up(self, threads: int) -> float:
+        """Run one token, so that the first request does not pay for page faults and lazy allocations.
+
+        Says how long it took, in seconds.
+        """
         self._columns.tokens[0] = 0
         self._columns.positions[0] = 0
         self._columns.slots[0] = 0
         self._columns.wants_logits[0] = 1
         self._batch.n_tokens = 1
+        self._take_threads(threads)
+        begin = time.monotonic()
         if llama_cpp.llama_decode(self._context, self._batch):
             raise ModelRefused(f"the model loaded but computes nothing: {_reason()}")
+        llama_cpp.llama_synchronize(self._context)
+        elapsed = time.monotonic() - begin
         llama_cpp.llama_memory_clear(self._memory, True)
+        return elapsed
 
     # Stepping
 
