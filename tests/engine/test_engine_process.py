@@ -21,6 +21,7 @@ from labsupport.engine import offline
 from labsupport.engine import process as process_module
 from labsupport.engine.client import EngineClient, EngineDied, EngineFailed, RequestRefused
 from labsupport.engine.config import EngineConfig
+from labsupport.engine.inbox import Inbox
 from labsupport.engine.messages import Delta, SamplingParams, Submit
 from labsupport.engine.plan import RunnerLimits
 
@@ -233,7 +234,7 @@ def test_a_poisoned_request_that_reaches_the_engine_harms_nobody_else(tiny_model
             Submit(request_id="empty", tokens=(), params=GREEDY),
             Submit(request_id="for ever", tokens=(65,), params=SamplingParams(max_tokens=2**40)),
         ]
-        inboxes = {each.request_id: asyncio.Queue() for each in poison}
+        inboxes = {each.request_id: Inbox() for each in poison}
         client._requests |= inboxes
         for each in poison:
             client._send(each)

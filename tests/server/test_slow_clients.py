@@ -47,8 +47,8 @@ class Service:
         self.app.add_api_route("/endless", self.endless)
         self.app.add_api_route("/large", self.large)
         self.app.add_api_route("/short", self.short)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = free.getsockname()
+        self.listener = socket.create_server(("127.0.0.1", 0))  # as `server.run` makes it
+        self.address = self.listener.getsockname()
 
     async def endless(self, request: Request) -> Response:
         return await respond(request.receive, self._events())
@@ -76,10 +76,9 @@ class Service:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        host, port = self.address
-        config = uvicorn.Config(self.app, host=host, port=port, http=self.protocol, log_config=None)
+        config = uvicorn.Config(self.app, http=self.protocol, log_config=None)
         self.server = server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
+        thread = threading.Thread(target=server.run, args=([self.listener],))
         thread.start()
         try:
             wait_until(lambda: server.started, what="the web server's start")
@@ -118,6 +117,13 @@ def drip(connection: socket.socket, stop: threading.Event) -> None:
     with contextlib.suppress(OSError):
         while not stop.wait(0.2):
             connection.sendall(b"X-A: b\r\n")
+
+
+def test_no_token_waits_until_the_one_before_is_acknowledged(service):
+    with connected(service):
+        wait_until(lambda: service.connections, what="the connection on the server's side")
+        sockets = [protocol.transport.get_extra_info("socket") for protocol in service.connections]
+        assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
 
 
 def test_half_a_head_is_answered_408_when_its_time_is_over(service):
