@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import batched_bench, http_overhead, ledger, memory, prefix, quiet, serving, tables
+from benchmarks import batched_bench, http_overhead, ledger, memory, prefix, quiet, serving, steps, tables
 from benchmarks.entry import ending_with_status
 from benchmarks.options import Options, parse
 from benchmarks.results import RESULTS
@@ -17,6 +17,7 @@ MEASUREMENTS: dict[str, Callable[..., bool]] = {
     "http-overhead": http_overhead.run,
     "memory": memory.run,
     "ledger": ledger.run,
+    "steps": steps.run,
 }
 
 

@@ -59,7 +59,7 @@ def _one(options: Options, model: str, batch: int, *, is_quiet: bool) -> bool:
         "-ntg",
         str(STEPS),
         "-npl",
-        str(batch),
+        f"{batch},1",  # it may end before its last line is written, so that must not be the one that counts
         "--output-format",
         "jsonl",
     ]
@@ -121,7 +121,7 @@ def peer_figures(command: list[str]) -> dict[str, float]:
             f"llama-batched-bench ended with status {finished.returncode} and measured nothing: "
             + finished.stderr.strip()[-1000:]
         )
-    row = json.loads(lines[-1])
+    row = json.loads(lines[0])
     return {
         "whole_run_tokens_per_second": row["pl"] * row["tg"] / row["t"],
         "prefill_tokens_per_second": row["speed_pp"],

@@ -40,6 +40,7 @@ METRICS = {
     "http-overhead": (Metric("whole_run_tokens_per_second", "tokens/s", True),),
     "prefix": (Metric("ttft_median", "median TTFT", False),),
     "batched-bench": (Metric("whole_run_tokens_per_second", "tokens/s", True),),
+    "steps": (Metric("tokens_per_second", "tokens/s", True),),
 }
 
 

@@ -72,12 +72,16 @@ def text_of(all_deltas: list[Delta]) -> str:
     return "".join(delta.text for delta in all_deltas)
 
 
+def tokens_of(all_deltas: list[Delta]) -> tuple[int, ...]:
+    return tuple(token for delta in all_deltas for token in delta.tokens)
+
+
 def test_a_stream_put_together_is_what_the_offline_engine_says(tiny_model):
     async def use(client: EngineClient) -> None:
         stream = await deltas(client, b"hello")
         assert text_of(stream) == expected.text
-        assert tuple(token for delta in stream for token in delta.tokens) == expected.tokens
-        assert [delta.finish_reason for delta in stream] == [None] * 39 + ["length"]
+        assert tokens_of(stream) == expected.tokens
+        assert [delta.finish_reason for delta in stream] == [None] * (len(stream) - 1) + ["length"]
 
     (expected,) = offline.generate(tiny_model, [list(b"hello")], GREEDY)
     with_engine(EngineConfig(threads=1, model=str(tiny_model)), use)
@@ -119,7 +123,7 @@ def test_a_killed_engine_fails_its_requests_and_comes_back_by_itself(tiny_model)
         # And the engine is back without help
         await until(lambda: client.ready)
         assert (client.restarts, client.info.pid == first_pid) == (1, False)
-        assert len(await deltas(client, b"y")) == 40
+        assert len(tokens_of(await deltas(client, b"y"))) == 40
 
     with_engine(EngineConfig(threads=1, model=str(tiny_model), slots=4), use)
 
@@ -149,7 +153,7 @@ def test_an_engine_whose_model_vanished_says_so_until_it_is_back(tiny_model, tmp
         assert not client.ready
         (tmp_path / "elsewhere.gguf").rename(model)
         await until(lambda: client.ready)
-        assert len(await deltas(client, b"y")) == 40
+        assert len(tokens_of(await deltas(client, b"y"))) == 40
 
     with_engine(EngineConfig(threads=1, model=str(model)), use)
 
@@ -297,7 +301,7 @@ def test_an_engine_that_hangs_for_long_is_killed_and_comes_back(tiny_model, monk
         assert all("said nothing for 3 s and was killed" in str(outcome) for outcome in outcomes)
         await until(lambda: client.restarts == 1)
         assert not engine.is_running()
-        assert len(await deltas(client, b"y")) == 40
+        assert len(tokens_of(await deltas(client, b"y"))) == 40
 
     with_engine(EngineConfig(threads=1, model=str(tiny_model), slots=4), use)
 
