@@ -83,7 +83,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
-    """What one step added to one request.
+    """What one step added to one request; several steps, for a reader who fell behind (`inbox`).
 
     `text` is what may be shown now (partial UTF-8 and possible beginnings of stop strings are held back), so
     it may be empty while `tokens` is not. The last delta has `finish_reason`. `cached_tokens` counts the
