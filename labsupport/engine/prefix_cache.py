@@ -38,7 +38,16 @@ class PrefixCache:
     def __contains__(self, slot: int) -> bool:
         return slot in self._tokens
 
-    def keep(self, slot: int, tokens: list[int]) -> None:
+    def keep(self, slot: int, tokens: list[int], *, num_prompt: int) -> None:
+        """Keep a slot's tokens, which begin with a prompt of that length.
+
+        Of several answers to one prompt the latest is enough, so the one before is the next to be dropped.
+        """
+        for other, kept in self._tokens.items():
+            if common_prefix(kept, tokens) >= num_prompt:
+                self._unused.discard(other)  # that it goes says nothing about how many to keep
+                self._tokens = {other: kept} | self._tokens
+                break
         self._tokens[slot] = tokens
         self._unused.add(slot)
 

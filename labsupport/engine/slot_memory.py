@@ -72,7 +72,8 @@ class SlotMemory:
         slot = slot_of(sequence)
         if keep and self.prefix_slots and 0 < sequence.num_computed == self.pool.length(slot):
             self.pool.retire(slot)
-            self.cache.keep(slot, sequence.tokens[: sequence.num_computed])
+            computed = sequence.tokens[: sequence.num_computed]
+            self.cache.keep(slot, computed, num_prompt=sequence.num_prompt)
             while len(self.cache) > self.cache.room:
                 self.evict()
         else:

@@ -72,10 +72,21 @@ def test_the_integrity_check_sees_each_kind_of_broken_book():
 def test_the_prefix_unused_longest_goes_first():
     cache = PrefixCache(16)
     for slot in (1, 2, 3):
-        cache.keep(slot, [slot])
+        cache.keep(slot, [slot], num_prompt=1)
     cache.touch(1)
     assert [cache.drop_oldest(sparing=2), cache.drop_oldest(), cache.drop_oldest()] == [3, 2, 1]
     assert cache.drop_oldest() is None
+
+
+def test_of_several_answers_to_a_prompt_the_latest_is_enough():
+    cache = PrefixCache(16)
+    cache.keep(0, [5, 5], num_prompt=2)
+    for slot in (1, 2):
+        cache.keep(slot, [7, 7, 7, slot], num_prompt=3)
+    room = cache.room
+    assert cache.drop_oldest() == 1
+    assert cache.room == room
+    assert [slot for slot, _ in cache.items()] == [0, 2]
 
 
 def test_as_many_prefixes_are_kept_as_prompts_ask_for():
@@ -87,14 +98,14 @@ def test_as_many_prefixes_are_kept_as_prompts_ask_for():
         cache.learn(prompts[user], found=0 if found is None else 39)
         if found is not None:
             cache.touch(found)
-        cache.keep(slot, prompts[user])
+        cache.keep(slot, prompts[user], num_prompt=40)
         while len(cache) > cache.room:
             cache.drop_oldest()
         return found is not None
 
     for slot in range(100):  # strangers, who never come back
         cache.learn([1000 + slot] * 40, found=0)
-        cache.keep(slot, [1000 + slot] * 40)
+        cache.keep(slot, [1000 + slot] * 40, num_prompt=40)
         while len(cache) > cache.room:
             cache.drop_oldest()
     assert cache.room == len(cache) == 2

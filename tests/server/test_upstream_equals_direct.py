@@ -130,7 +130,7 @@ def test_the_official_client_gets_the_same_from_both(client, relayed, stream):
         if stream:
             chunks = list(answer)
             assert {chunk.model for chunk in chunks} == {model}
-            said = [chunk.choices[0].delta.content for chunk in chunks]
+            said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
             texts.append((said, chunks[-1].choices[0].finish_reason))
         else:
             (choice,) = answer.choices
