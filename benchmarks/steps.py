@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from benchmarks.results import Series
 from labsupport.errors import LabsupportError
 
 SLOTS, PROMPT_TOKENS, KEPT_LENGTH = 16, 128, 1024
+BATCHES = (1, 16)
 OURS = "as it is"
 
 
@@ -47,10 +49,10 @@ WAYS_TO_WAIT = {
 }
 
 
-def comparisons(model: str) -> dict[str, tuple[str, Case, Case]]:
+def comparisons(model: str, batches: Sequence[int]) -> dict[str, tuple[str, Case, Case]]:
     """By name: what the other contender is called, and what each of the two is."""
     found = {}
-    for batch in (1, 16):
+    for batch in batches:
         for has_neighbour in (False, True):
             case = Case(batch, has_neighbour=has_neighbour)
             for way, environment in WAYS_TO_WAIT.items():
@@ -67,7 +69,7 @@ def run(options: Options, *, is_quiet: bool) -> bool:
     is_complete = True
     for model in options.model or ("synthetic-0.3b",):
         setup = options.setup(model)
-        for name, (other_name, ours, other) in comparisons(model).items():
+        for name, (other_name, ours, other) in comparisons(model, options.clients or BATCHES).items():
             cases = {OURS: ours, other_name: other}
             series = Series.open(
                 options.results,
