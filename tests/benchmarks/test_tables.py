@@ -46,6 +46,7 @@ def test_the_readme_agrees_with_the_results_files() -> None:
         "memory",
         "memory-growth",
         "ledger",
+        "steps",
         "machines",
         "gpu-machines",
         "gpu-tests",
