@@ -2,8 +2,8 @@
 
 Right means: what `items` names really holds those tokens; the entry dropped first is the one that went unused
 longest; and no more are kept than are asked for. For to keep one is not free: attention passes over every
-cell in use, masked or not, so whoever runs pays for it. (Measured with 0.3B on two cores: a token takes
-10.6 ms with nothing kept, 13.8 ms beside 3,072 kept cells, 15.7 ms beside 12,288.)
+cell in use, masked or not, so whoever runs pays for it. (`benchmarks/README.md` says how
+much.)
 
 How many are asked for is learned as ARC does (Megiddo and Modha, FAST 2003): the tokens of what was dropped
 are remembered, without their cells. A prompt that would have found them says that too few were kept, and one

@@ -62,4 +62,4 @@ def test_what_came_before_a_failure_is_read_before_it():
         with pytest.raises(RuntimeError, match="it died"):
             await inbox.get()
 
-    asyncio.run(read())
+    asyncio.run(asyncio.wait_for(read(), 10))

@@ -13,7 +13,7 @@ from labsupport.cli import serve
 from labsupport.engine.config import ConfigRefused, EngineConfig
 from labsupport.engine.levers import Lever, levers
 from labsupport.engine.runners.modeled import ModeledRunner
-from labsupport.engine.runners.threads import ThreadPolicy, thread_count
+from labsupport.engine.runners.threads import ThreadPolicy, thread_count, waiting
 from labsupport.engine.scheduler import Scheduler
 from labsupport.server.run import Settings
 
@@ -181,6 +181,14 @@ def test_prompts_take_threads_of_their_own_where_asked():
 def test_a_single_token_takes_no_more_threads_than_it_has_use_for(seconds, single):
     policy = ThreadPolicy(single=8, decode=8, prompt=8)
     assert policy.tried(seconds.__getitem__) == ThreadPolicy(single=single, decode=8, prompt=8)
+
+
+def test_threads_spin_a_little_unless_the_environment_asks_for_something_else():
+    ours = waiting({})
+    assert set(ours) == {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+    assert waiting({"OMP_WAIT_POLICY": "passive"}) == {"GOMP_SPINCOUNT": ours["GOMP_SPINCOUNT"]}
+    assert waiting({"OMP_WAIT_POLICY": "ACTIVE"}) == {}
+    assert waiting({"GOMP_SPINCOUNT": "7"}) == {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def test_the_scheduler_that_ran_is_empty_afterwards():

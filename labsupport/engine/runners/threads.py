@@ -3,9 +3,7 @@
 The threads of one step meet several times in every layer. One that sleeps at each meeting is woken too late;
 one that spins until the other comes takes the core from whoever the other is waiting for, when HTTP, a
 notebook or a load generator shares it. So they spin for a few microseconds, longer than they wait where each
-has its core, and then sleep. Measured on two cores with two threads (tokens/s of one sequence, 0.3B in
-Q4_K_M; quiet, and beside a process that takes a core): sleeping at once 70 and 45, spinning a little 98 and
-47, spinning on 100 and 35; one thread alone 57 and 58. `benchmarks/README.md` has the whole of it.
+has its core, and then sleep. `benchmarks/README.md` shows what each gives ("What a step takes").
 
 A single token is limited by how fast the weights come from memory, which few cores can use up; prompts are
 limited by arithmetic, of which every core brings more. So a step with a prompt can have a count of its own.
