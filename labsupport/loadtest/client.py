@@ -127,7 +127,13 @@ class Client:
         error = ""
         try:
             async with asyncio.timeout(None) as silence:
-                await self._read(prompt.path, body, answer, clock, silence)
+                wire = _Wire()
+                while not wire.was_answered:
+                    try:
+                        await self._read(prompt.path, body, answer, clock, silence, wire)
+                    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                        if wire.is_new or wire.was_answered:
+                            raise
             if not answer.finish_reason:
                 error = "the stream ended without a finish reason"
         except TimeoutError:
@@ -147,11 +153,12 @@ class Client:
         answer: _Answer,
         clock: Callable[[], float],
         silence: asyncio.Timeout,
+        wire: _Wire,
     ) -> None:
         """Read one stream into `answer`; every event puts the end of patience off."""
         now = asyncio.get_running_loop().time
         silence.reschedule(now() + self.timeout_seconds)
-        async with self._http.stream("POST", path, json=body) as response:
+        async with self._http.stream("POST", path, json=body, extensions={"trace": wire}) as response:
             if response.status_code != 200:
                 raise _Refused(f"HTTP {response.status_code}: {_message(await response.aread())}")
             lines = EventLines()
@@ -165,6 +172,21 @@ class Client:
 
 class _Refused(Exception):
     """The server's own words for not answering."""
+
+
+class _Wire:
+    """What is known of a request's connection: was it made for it, and did an answer begin?
+
+    If neither, it was kept from before and the server closed it at that moment, without a word. That is
+    nobody's fault, and clients ask again (RFC 9112, section 9.5).
+    """
+
+    is_new = was_answered = False
+
+    async def __call__(self, event: str, _: dict[str, Any]) -> None:
+        """Take in an event of httpcore's trace."""
+        self.is_new |= event == "connection.connect_tcp.started"
+        self.was_answered |= event == "http11.receive_response_headers.complete"
 
 
 class _Answer:

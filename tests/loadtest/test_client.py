@@ -171,6 +171,31 @@ def test_each_way_to_fail_has_its_words_and_the_run_goes_on(upstream: ScriptedUp
     assert len(report.answered) == 1
 
 
+def test_a_kept_connection_that_the_server_closed_is_replaced_once(upstream: ScriptedUpstream) -> None:
+    async def script(asked: Asked) -> None:
+        which = asked.json["prompt"]
+        if which == "never" or len(upstream.requests) == 2:
+            asked.hang_up()
+            return
+        await asked.open_stream()
+        await asked.event(text_chunk(" a", "stop"))
+        await asked.end_stream()
+
+    upstream.script = script
+    report = loadtest.run(upstream.url, ["first", "second", "never", "fine"], Closed(1), timeout_seconds=30)
+    errors = [record.error for record in report.records]
+
+    # The second is answered, over a new connection; who never answers is asked once more, and that is it
+    assert [asked.json["prompt"] for asked in upstream.requests] == [
+        "first",
+        *["second"] * 2,
+        *["never"] * 2,
+        "fine",
+    ]
+    assert [bool(error) for error in errors] == [False, False, True, False]
+    assert errors[2].startswith("the connection failed (RemoteProtocolError")
+
+
 def test_a_closed_loop_waits_for_answers_and_an_open_one_does_not(upstream: ScriptedUpstream) -> None:
     enough = 0
 
