@@ -15,7 +15,6 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 import zmq
-import zmq.asyncio
 
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.faults import exception_for
@@ -71,7 +70,7 @@ class EngineClient:
         self.config = config.checked()
         self.last_report: StepReport | None = None
         self.restarts = 0
-        self._context = zmq.asyncio.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._process: EngineProcess | None = None
         self._heard = 0.0
         self._requests: dict[str, Inbox] = {}

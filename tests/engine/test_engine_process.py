@@ -242,7 +242,7 @@ def test_a_poisoned_request_that_reaches_the_engine_harms_nobody_else(tiny_model
         client._requests |= inboxes
         for each in poison:
             client._send(each)
-        client._process.socket.send(b"\xc1 no message")
+        client._process._socket.send(b"\xc1 no message")
         # Then each is answered, and the neighbour never notices
         for name, inbox in inboxes.items():
             delta = await asyncio.wait_for(inbox.get(), PATIENCE_SECONDS)
