@@ -49,7 +49,8 @@ def sample(rng: random.Random, split: Split, *, unseen: Unseen | None = None, va
     facts = _facts(rng, split, unseen)
     outline = _outline(rng, split, variety)
     report = [_filled(rng, split, sentence.format(**facts)) for sentence in outline]
-    for extra, wordings, counts in (("attempt", ATTEMPTS, (0, 0, 1)), ("noise", NOISE, (0, 1, 2))):
+    of_noise = (0, 1, 2) if split == "heldout" else (0, 1, 2, 2)
+    for extra, wordings, counts in (("attempt", ATTEMPTS, (0, 0, 1)), ("noise", NOISE, of_noise)):
         for sentence in rng.sample(wordings[split], rng.choice(counts)):
             if variety:
                 sentence = _sentence(rng, split, extra, variety)

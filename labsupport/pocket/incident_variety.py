@@ -88,18 +88,33 @@ def attempt(rng: random.Random) -> str:
     start = f"{lead(rng)} " if rng.random() < 0.7 else ""
     if rng.random() < 0.4:
         return f"{start}we {rng.choice(_SUSPECTED)} <service>{rng.choice(_NO_CULPRIT)}."
-    return f"{start}<person> {{other_fix}}{rng.choice(_IN_VAIN)}."
+    tried = "{other_fix}"
+    if rng.random() < 0.5:
+        tried = f"{rng.choice(('tried', 'tried to', 'wanted to', words(rng, 1, 2)))} {words(rng, 1, 3)}"
+    return f"{start}<person> {tried}{rng.choice(_IN_VAIN)}."
+
+
+def _about_somebody(rng: random.Random) -> str:
+    """Somebody who mended nothing: as who did something else, or to whom something was done."""
+    behind = f" {words(rng, 1, 3)}" if rng.random() < 0.5 else rng.choice(("", "", " at <clock>"))
+    chance = rng.random()
+    if chance < 0.35:
+        return f"<person> {rng.choice(_TOLD)} {rng.choice(_TOLD_WHOM)}{behind}"
+    if chance < 0.65:
+        who = rng.choice(("I", "I", "we", "we", "they", "somebody", words(rng, 1, 2)))
+        between = f"{words(rng, 1, 2)} " if rng.random() < 0.5 else ""
+        return f"{who} {between}{rng.choice(_TOLD)} <person>{behind}"
+    return f"<person> {words(rng, 1, 4)}{behind}"
 
 
 def noise(rng: random.Random) -> str:
     """What does not belong in a summary: other services, other people, other numbers."""
     start = f"{lead(rng)} " if rng.random() < 0.5 else ""
     chance = rng.random()
-    if chance < 0.25:
+    if chance < 0.2:
         return f"{start}<service> {rng.choice(_WENT_ON)}."
-    if chance < 0.55:
-        behind = f" {words(rng, 1, 3)}" if rng.random() < 0.5 else rng.choice(("", "", " at <clock>"))
-        return f"{start}<person> {rng.choice(_TOLD)} {rng.choice(_TOLD_WHOM)}{behind}."
-    if chance < 0.85:
+    if chance < 0.7:
+        return f"{start}{_about_somebody(rng)}."
+    if chance < 0.9:
         return f"{start}<number> {rng.choice(_COUNTED)}{tail(rng)}."
     return f"{lead(rng)}{tail(rng)}."
