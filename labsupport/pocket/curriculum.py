@@ -73,6 +73,14 @@ _LAST = (
     ("glossary", 0.07),
     ("size", 0.13),
 )
+_REPORTS = (
+    ("induction", 0.01),
+    ("lookup", 0.01),
+    ("recall", 0.31),
+    ("summarize", 0.52),
+    ("glossary", 0.05),
+    ("size", 0.10),
+)
 
 
 @dataclass(frozen=True)
@@ -80,10 +88,11 @@ class Curriculum:
     """Stages, when lists are how long, and how many tokens one step holds."""
 
     stages: tuple[Stage, ...] = (
-        Stage(0, _START, Unseen(0.7, ordinary=0.5, spliced=0.4), short_notes=0.9),
-        Stage(200, _FIRST, Unseen(0.7, ordinary=0.5, spliced=0.4), short_notes=0.7),
-        Stage(1500, _LAST, Unseen(0.7, ordinary=0.65, spliced=0.4), short_notes=0.5),
-        Stage(3500, _LAST, Unseen(0.7, ordinary=0.65, spliced=0.4), short_notes=0.3),
+        Stage(0, _START, Unseen(0.7, ordinary=0.5, spliced=0.4, vowels=0.3), short_notes=0.9),
+        Stage(200, _FIRST, Unseen(0.7, ordinary=0.5, spliced=0.4, vowels=0.3), short_notes=0.7),
+        Stage(1500, _LAST, Unseen(0.7, ordinary=0.65, spliced=0.4, vowels=0.3), short_notes=0.5),
+        Stage(3500, _LAST, Unseen(0.7, ordinary=0.65, spliced=0.4, vowels=0.3), short_notes=0.3),
+        Stage(4500, _REPORTS, Unseen(0.7, ordinary=0.65, spliced=0.4, vowels=0.3), short_notes=0.1),
     )
     variety: float = 0.65  # share of sentences, separators and questions with random words in them
     sixteen_pairs_at: int = 60

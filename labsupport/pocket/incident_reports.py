@@ -1,9 +1,11 @@
 """Skill `summarize`: one sentence out of a report that somebody on call has written.
 
-Right means the canonical sentence: which service, what was wrong, for how long, why, and who did what that
-helped. Every word of it stands in the report, behind a space, because a byte-level tokenizer cuts a word
-differently at the start of a line. Around it stand things that do not belong in: other services, other
-people, other numbers, and things that were tried in vain.
+Right means the canonical sentence: which service, what was wrong, for how long, why, and what helped, done by
+whom. The repair comes before the person, though reports tell it the other way round: whether a name is that of
+who mended it, is only to be read behind the name, and a causal model that starts with the name has to guess;
+behind the repair it can look back to who did it. Every word of the report stands behind a space, because a
+byte-level tokenizer cuts a word differently at the start of a line. Around it stand things that do not belong
+in: other services, other people, other numbers, and things that were tried in vain.
 """
 
 from __future__ import annotations
@@ -57,7 +59,10 @@ def sample(rng: random.Random, split: Split, *, unseen: Unseen | None = None, va
             place = rng.randrange(0 if extra == "noise" else 1, len(report) + 1)
             report.insert(place, _filled(rng, split, sentence, taken=(facts["s"], facts["p"]), unseen=unseen))
     return _sample(
-        rng, split, report, "Service {s} was {i} for {m} minutes because {c}; {p} {f}.".format(**facts)
+        rng,
+        split,
+        report,
+        "Service {s} was {i} for {m} minutes because {c}; fix: {f}, by {p}.".format(**facts),
     )
 
 
@@ -75,8 +80,8 @@ def short_note(rng: random.Random, *, unseen: Unseen | None, variety: float = 0.
     taken = (facts["s"], facts["p"])
     note = [_filled(rng, "train", sentence, taken=taken, unseen=unseen) for sentence in note]
     summary = {
-        "opening remedy": "Service {s} was {i} for {m} minutes; {p} {f}.",
-        "cause remedy": "Because {c}; {p} {f}.",
+        "opening remedy": "Service {s} was {i} for {m} minutes; fix: {f}, by {p}.",
+        "cause remedy": "Because {c}; fix: {f}, by {p}.",
         "opening cause": "Service {s} was {i} for {m} minutes because {c}.",
         "opening": "Service {s} was {i} for {m} minutes.",
     }[parts]
@@ -134,7 +139,7 @@ def _some_thing(rng: random.Random) -> str:
     chance = rng.random()
     if chance < 0.25:
         return f"{thing} {rng.choice(('of', 'of', 'on', 'for', 'to', 'in'))} {rng.choice(_THINGS_WITH_NAMES)}"
-    if chance < 0.35:
+    if chance < 0.5:
         return f"{_one_of(rng, 'nouns')} {rng.choice(_THINGS_WITH_NAMES)}"
     return thing
 

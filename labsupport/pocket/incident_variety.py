@@ -37,6 +37,7 @@ _TOLD_WHOM = _phrases(
     "the customers|support|everybody|the team|my boss|sales|the users|legal|us all|the night shift|<person>"
 )
 _COUNTED = _phrases("ms|users|customers|percent|seconds|requests|errors|calls|tickets|GB|pods|hosts|times")
+_LISTED = _phrases("listed|flagged|marked|logged|named|noted|counted|paged|showed|described|recorded")
 _VERBS = _phrases(" was| was| was| was| was| was| is| is now| has been| got| went| stayed| became|:|:||")
 _FOR_MINUTES = _phrases(
     " for {m} minutes| for {m} minutes| for {m} minutes| for {m} minutes| for {m} minutes|"
@@ -48,7 +49,8 @@ def opening(rng: random.Random, length: str = "") -> str:
     """Which service ({s}) was what ({i})."""
     chance = rng.random()
     if chance < 0.25:
-        return f"{lead(rng)} {{s}} as {{i}}{length}{tail(rng)}."
+        listed = f" {rng.choice(_LISTED)}" if rng.random() < 0.5 else ""
+        return f"{lead(rng)}{listed} {{s}} as {{i}}{length}{tail(rng)}."
     if chance < 0.38:
         when = words(rng, 1, 2)
         return f"{lead(rng)} {{s}} {when}, it {rng.choice(('is', 'was'))} {{i}}{length}{tail(rng)}."

@@ -28,12 +28,15 @@ class Unseen:
 
     Without the latter, `order-api` is no name to a model that has only met such words elsewhere. A share of
     `spliced` begins with one of the `beginnings`, such as `ordergru`, so that a name can start with anything.
+    And people in a share of `vowels` have no consonant before their first vowel: `I`, the token, begins few
+    other words, and is no name in the rest of a text.
     """
 
     share: float
     ordinary: float = 0.0
     spliced: float = 0.0
     beginnings: tuple[str, ...] = ()
+    vowels: float = 0.0
 
     def word(self, rng: random.Random, split: Split) -> str:
         """One of them."""
@@ -87,9 +90,12 @@ def service(rng: random.Random, split: Split, *, unseen: Unseen | None = None) -
 def person(rng: random.Random, split: Split, *, unseen: Unseen | None = None) -> str:
     """A first name; in a share of `unseen` (10 %), such as `Plindor`: people are not called after things."""
     unseen = unseen or Unseen(0.1)
-    if rng.random() < unseen.share:
-        return made_up_word(rng, split).capitalize()
-    return _word(rng, split, WORDS["people"])
+    if rng.random() >= unseen.share:
+        return _word(rng, split, WORDS["people"])
+    word = made_up_word(rng, split)
+    if unseen.vowels and rng.random() < unseen.vowels:
+        word = word.lstrip("bcdfghjklmnpqrstvwxyz")
+    return word.capitalize() if belongs(word, split) else person(rng, split, unseen=unseen)
 
 
 def keys(rng: random.Random, split: Split, count: int, *, unseen: Unseen | None = None) -> list[str]:
