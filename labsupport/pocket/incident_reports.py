@@ -1,11 +1,11 @@
 """Skill `summarize`: one sentence out of a report that somebody on call has written.
 
-Right means the canonical sentence: which service, what was wrong, for how long, why, and what helped, done by
-whom. The repair comes before the person, though reports tell it the other way round: whether a name is that of
-who mended it, is only to be read behind the name, and a causal model that starts with the name has to guess;
-behind the repair it can look back to who did it. Every word of the report stands behind a space, because a
-byte-level tokenizer cuts a word differently at the start of a line. Around it stand things that do not belong
-in: other services, other people, other numbers, and things that were tried in vain.
+Right means the canonical sentence: which service, what was wrong, for how long, why, and what helped, done
+by whom. The repair comes before the person, though reports tell it the other way round: whether a name is
+that of who mended it is only to be read behind the name, and a causal model that starts with the name has
+to guess; behind the repair it can look back to who did it. Every word of the report stands behind a space,
+because a byte-level tokenizer cuts a word differently at the start of a line. Around it stand things that
+do not belong in: other services, other people, other numbers, and things that were tried in vain.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ def _what_happened(rng: random.Random, split: Split) -> tuple[str, str, str]:
         impact = f"{_one_of(rng, 'suffering')} {_one_of(rng, 'things_lost')}"
         if rng.random() < 0.4:
             impact = words(rng, 1, 3)
+        if rng.random() < 0.15:
+            impact = f"not {impact}"
     held_out = FAMILIES["heldout"]
     taken = [fault for each in held_out for fault in each.faults] + [
         f for each in held_out for f in each.fixes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 
+from labsupport.pocket.names import WORDS
 from labsupport.pocket.surroundings import lead, tail, words
 
 
@@ -38,6 +39,7 @@ _TOLD_WHOM = _phrases(
 )
 _COUNTED = _phrases("ms|users|customers|percent|seconds|requests|errors|calls|tickets|GB|pods|hosts|times")
 _LISTED = _phrases("listed|flagged|marked|logged|named|noted|counted|paged|showed|described|recorded")
+_VERBS_OF_CAUSES = _phrases("is this|was that|turned out to be|was found|was plain|is known|here|is")
 _VERBS = _phrases(" was| was| was| was| was| was| is| is now| has been| got| went| stayed| became|:|:||")
 _FOR_MINUTES = _phrases(
     " for {m} minutes| for {m} minutes| for {m} minutes| for {m} minutes| for {m} minutes|"
@@ -74,6 +76,8 @@ def length(rng: random.Random) -> str:
 def cause(rng: random.Random) -> str:
     """Why ({c})."""
     start = lead(rng)
+    if rng.random() < 0.3:
+        start += f" the {rng.choice(WORDS['nouns'])} {rng.choice(_VERBS_OF_CAUSES)}"
     if start[-1].isalpha() and rng.random() < 0.7:
         start += rng.choice((":", ":", ",", " that", " that", " because"))
     return f"{start} {{c}}."
@@ -82,6 +86,9 @@ def cause(rng: random.Random) -> str:
 def remedy(rng: random.Random) -> str:
     """Who ({p}) did what ({f}) that helped."""
     start = f"{lead(rng)} " if rng.random() < 0.75 else ""
+    if rng.random() < 0.3:
+        start += f"{rng.choice(('it was', 'this was', 'we were', 'that got'))} {rng.choice(_LISTED)} "
+        start += f"{rng.choice(('when', 'once', 'as', 'after', 'because', 'since'))} "
     return f"{start}{{p}} {{f}}{tail(rng)}."
 
 

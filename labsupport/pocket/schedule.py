@@ -20,6 +20,9 @@ from labsupport.pocket.wiring import WIRED_BY_POSITION
 
 EMBEDDING_RATE = 0.1  # of the learning rate of the matrices; AdamW steps are larger than Muon's
 RISE_STEPS = 80
+AGAIN_FROM = 5300
+"""Where the rate is down at zero and starts once more, lower: for the last stage of the `curriculum`."""
+AGAIN_SHARE, AGAIN_RISE_STEPS = 0.35, 25
 HELD_STEPS = 180
 SLOWLY = ((HELD_STEPS, 0.1, 0.1), (1110, 0.2, 0.6))
 """From which step on the lowest layers, and the embedding, learn at which share of the others' rate."""
@@ -47,9 +50,14 @@ def optimizers(model: Any, team: Team) -> list[torch.optim.Optimizer]:
 
 
 def share_of_rate(step: int, *, steps: int, decay_share: float) -> float:
-    """The share of the learning rate at a step: a short rise, level, then straight down to zero."""
-    rise = min(1.0, (step + 1) / RISE_STEPS)
-    left = (steps - step) / max(1, round(decay_share * steps))
+    """The share of the learning rate at a step: a short rise, level, straight down to zero, and once more."""
+    if step >= AGAIN_FROM:
+        rise = (step + 1 - AGAIN_FROM) / AGAIN_RISE_STEPS
+        left = (steps - step) / max(1, steps - AGAIN_FROM - AGAIN_RISE_STEPS)
+        return AGAIN_SHARE * min(rise, left, 1.0)
+    end = min(steps, AGAIN_FROM)
+    rise = (step + 1) / RISE_STEPS
+    left = (end - step) / max(1, round(decay_share * end))
     return min(rise, left, 1.0)
 
 

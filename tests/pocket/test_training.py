@@ -15,7 +15,16 @@ from transformers import LlamaForCausalLM
 from labsupport.pocket import tokenizer as pocket_tokenizer
 from labsupport.pocket.curriculum import Curriculum, induction_row, lookup_row
 from labsupport.pocket.model_config import llama_config
-from labsupport.pocket.schedule import EMBEDDING_RATE, HELD_STEPS, optimizers, set_rates
+from labsupport.pocket.schedule import (
+    AGAIN_FROM,
+    AGAIN_SHARE,
+    EMBEDDING_RATE,
+    HELD_STEPS,
+    RISE_STEPS,
+    optimizers,
+    set_rates,
+    share_of_rate,
+)
 from labsupport.pocket.skills import samples
 from labsupport.pocket.team import Team
 from labsupport.pocket.train import CHECKPOINT, Training, loss_sum, micro_batches
@@ -158,6 +167,17 @@ def test_behind_a_word_a_wired_start_notes_the_token_that_it_began_with() -> Non
         return right / asked
 
     assert found(is_wired=True) > found(is_wired=False) + 0.2
+
+
+def test_the_rate_rises_twice_and_comes_down_to_zero_each_time() -> None:
+    shares = [share_of_rate(step, steps=5980, decay_share=0.3) for step in range(5980)]
+    assert shares[RISE_STEPS] == shares[3000] == 1.0
+    assert 0 < shares[AGAIN_FROM - 1] < 0.01
+    assert max(shares[AGAIN_FROM:]) == AGAIN_SHARE
+    assert 0 < shares[-1] < 0.01
+    short = [share_of_rate(step, steps=400, decay_share=0.3) for step in range(400)]
+    assert max(short) == 1.0
+    assert 0 < short[-1] < 0.01
 
 
 def test_what_is_wired_waits_and_then_learns_slowly() -> None:
