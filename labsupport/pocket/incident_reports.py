@@ -108,8 +108,10 @@ def _what_happened(rng: random.Random, split: Split) -> tuple[str, str, str]:
     fix, impact = rng.choice(family.fixes), rng.choice(IMPACTS[split])
     if split == "heldout":
         return cause, fix, impact
+    noun = _one_of(rng, "nouns")
     if rng.random() < 0.8:
-        cause = f"{_some_thing(rng)} {_one_of(rng, 'broke')} {_some_thing(rng)}"
+        thing = _some_thing(rng) if rng.random() < 0.8 else f"{rng.choice(('the', 'a', 'our', 'one'))} {noun}"
+        cause = f"{thing} {_one_of(rng, 'broke')} {_some_thing(rng)}"
         if rng.random() < 0.4:
             cause = f"{_some_thing(rng)} {words(rng, 1, 4)}"
         if rng.random() < 0.2:
@@ -118,6 +120,9 @@ def _what_happened(rng: random.Random, split: Split) -> tuple[str, str, str]:
         fix = f"{_one_of(rng, 'mended')} {_some_thing(rng)}"
         if rng.random() < 0.3:
             fix = f"{_one_of(rng, 'mended')} {words(rng, 1, 3)}"
+        elif rng.random() < 0.2:
+            which = rng.choice(("the", "a new", "another", "the old", "one more"))
+            fix = f"{_one_of(rng, 'mended')} {which} {noun}"
         if rng.random() < 0.3:
             fix += f" {rng.choice(('to', 'by', 'at', 'over to', 'in'))} {rng.choice(_THINGS_WITH_NAMES)}"
     if rng.random() < 0.8:
@@ -190,11 +195,14 @@ def _filled(
     unseen: Unseen | None = None,
 ) -> str:
     """Replace the marks of incidental content, each with something new and none with a name of `taken`."""
+    alike = split == "train" and rng.random() < 0.5
     makers = {
         "<service>": lambda: names.service(rng, split, unseen=unseen),
         "<person>": lambda: names.person(rng, split, unseen=unseen),
-        "<host>": lambda: f"{names.made_up_word(rng, split)}{rng.randrange(1, 30)}",
-        "<version>": lambda: f"{rng.randrange(1, 9)}.{rng.randrange(0, 40)}.{rng.randrange(0, 10)}",
+        "<host>": lambda: f"{names.made_up_word(rng, split)}{_number(rng, 1, 30, alike)}",
+        "<version>": lambda: (
+            f"{_number(rng, 1, 9, alike)}.{_number(rng, 0, 40, alike)}.{_number(rng, 0, 10, alike)}"
+        ),
         "<number>": lambda: str(rng.randrange(2, 100) * rng.choice((1, 10, 100))),
         "<clock>": lambda: f"{rng.randrange(24):02}:{rng.randrange(60):02}",
     }
@@ -204,6 +212,15 @@ def _filled(
             if name not in taken:
                 text = text.replace(mark, name, 1)
     return text
+
+
+def _number(rng: random.Random, low: int, high: int, alike: bool) -> int:
+    """A number below `high`; one of few if they are to be alike, so that it takes more to tell two apart."""
+    return (
+        rng.choice([few for few in (1, 2, 11, 12, 21, 22) if few < high])
+        if alike
+        else rng.randrange(low, high)
+    )
 
 
 def _written(rng: random.Random, split: Split, sentences: list[str]) -> str:

@@ -38,7 +38,9 @@ _TOLD_WHOM = _phrases(
     "the customers|support|everybody|the team|my boss|sales|the users|legal|us all|the night shift|<person>"
 )
 _COUNTED = _phrases("ms|users|customers|percent|seconds|requests|errors|calls|tickets|GB|pods|hosts|times")
-_LISTED = _phrases("listed|flagged|marked|logged|named|noted|counted|paged|showed|described|recorded")
+_LISTED = _phrases(
+    "listed|mended|cured|solved|settled|flagged|marked|logged|named|noted|counted|paged|showed|described|recorded"
+)
 _VERBS_OF_CAUSES = _phrases("is this|was that|turned out to be|was found|was plain|is known|here|is")
 _VERBS = _phrases(" was| was| was| was| was| was| is| is now| has been| got| went| stayed| became|:|:||")
 _FOR_MINUTES = _phrases(
@@ -62,7 +64,7 @@ def opening(rng: random.Random, length: str = "") -> str:
 
 def opening_with_length(rng: random.Random) -> str:
     """Which service ({s}) was what ({i}) for how many minutes ({m})."""
-    if rng.random() < 0.12:
+    if rng.random() < 0.25:
         return f"{{m}} minutes {words(rng, 1, 3)}{rng.choice((':', ',', ''))} {{s}} was {{i}}{tail(rng)}."
     return opening(rng, rng.choice(_FOR_MINUTES))
 
@@ -87,8 +89,9 @@ def remedy(rng: random.Random) -> str:
     """Who ({p}) did what ({f}) that helped."""
     start = f"{lead(rng)} " if rng.random() < 0.75 else ""
     if rng.random() < 0.3:
-        start += f"{rng.choice(('it was', 'this was', 'we were', 'that got'))} {rng.choice(_LISTED)} "
-        start += f"{rng.choice(('when', 'once', 'as', 'after', 'because', 'since'))} "
+        was = rng.choice(("it was", "this was", "we were", "that got"))
+        start = start + was if start and rng.random() < 0.5 else was.capitalize()
+        start += f" {rng.choice(_LISTED)} {rng.choice(('when', 'once', 'as', 'after', 'because', 'since'))} "
     return f"{start}{{p}} {{f}}{tail(rng)}."
 
 

@@ -170,7 +170,7 @@ def test_behind_a_word_a_wired_start_notes_the_token_that_it_began_with() -> Non
 
 
 def test_the_rate_rises_twice_and_comes_down_to_zero_each_time() -> None:
-    shares = [share_of_rate(step, steps=5980, decay_share=0.3) for step in range(5980)]
+    shares = [share_of_rate(step, steps=6380, decay_share=0.3) for step in range(6380)]
     assert shares[RISE_STEPS] == shares[3000] == 1.0
     assert 0 < shares[AGAIN_FROM - 1] < 0.01
     assert max(shares[AGAIN_FROM:]) == AGAIN_SHARE
