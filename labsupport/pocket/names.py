@@ -95,7 +95,9 @@ def person(rng: random.Random, split: Split, *, unseen: Unseen | None = None) ->
     word = made_up_word(rng, split)
     if unseen.vowels and rng.random() < unseen.vowels:
         word = word.lstrip("bcdfghjklmnpqrstvwxyz")
-    return word.capitalize() if belongs(word, split) else person(rng, split, unseen=unseen)
+    name = word.capitalize()
+    is_listed = name in WORDS["people"]  # and may be the other split's
+    return person(rng, split, unseen=unseen) if is_listed or not belongs(word, split) else name
 
 
 def keys(rng: random.Random, split: Split, count: int, *, unseen: Unseen | None = None) -> list[str]:

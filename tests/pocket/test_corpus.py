@@ -15,6 +15,7 @@ from labsupport.pocket import (
     incident_causes,
     incident_phrases,
     incident_reports,
+    names,
     value_lists,
     weight_sizes,
 )
@@ -154,6 +155,20 @@ def test_no_name_value_or_size_is_in_both_splits() -> None:
         for split in SPLITS
     }
     assert not stems["train"] & stems["heldout"]
+
+
+def test_people_in_training_can_begin_with_a_vowel_and_are_never_held_out_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng, unseen = random.Random(5), Unseen(1.0, vowels=0.5)
+    people = {names.person(rng, "train", unseen=unseen) for _ in range(2000)}
+    assert {name[0] for name in people} >= set("AEIOU") | set("BCDFGKLMNPRST")
+    # Ivan is held out, though the word that he is made of here is not
+    made_up = iter(["livan", "louden"])
+    monkeypatch.setattr(names, "made_up_word", lambda rng, split: next(made_up))
+    assert belongs("livan", "train")
+    assert belongs("ivan", "train")
+    assert names.person(rng, "train", unseen=Unseen(1.0, vowels=1.0)) == "Ouden"
 
 
 def test_about_one_name_in_eight_is_held_out() -> None:
