@@ -95,8 +95,12 @@ class EngineProcess:
         return f"exit status {status}"
 
     def send(self, message: ToEngine) -> None:
-        """Say something to the engine. The queue has no bound, so it is sent before the call returns."""
-        self._socket.send(msgspec.msgpack.encode(message))
+        """Say something to the engine. The queue has no bound, so it is sent before the call returns.
+
+        An engine that has died has no queue: nobody hears it then, and waiting for somebody would stop all.
+        """
+        with contextlib.suppress(zmq.Again):
+            self._socket.send(msgspec.msgpack.encode(message), zmq.NOBLOCK)
         self._stirred.set()  # what came in meanwhile may have been noticed by the sending alone
 
     async def receive(self) -> FromEngine | None:

@@ -139,7 +139,7 @@ class SequenceWatch:
         """Count what one delta brought."""
         if delta.tokens:
             is_first = self._last_token is None
-            self.heard()
+            self.heard(len(delta.tokens))
             if is_first:
                 self.left_queue(delta.queue_seconds)
             self._metrics.used(
@@ -150,18 +150,20 @@ class SequenceWatch:
         if delta.finish_reason:
             self.end(delta.finish_reason)
 
-    def heard(self) -> None:
-        """A token, or several at once, came: the time to the first, or between two."""
+    def heard(self, count: int = 1) -> None:
+        """So many tokens came at once: the time to the first, and between each two, evenly spread."""
         now, listener = time.monotonic(), self._metrics.listener
-        if self._last_token is None:
+        gaps, since = count, self._last_token
+        if since is None:
+            gaps, since = count - 1, now
             self.first_token_at = now
             self._metrics._ttft.observe(now - self._arrival)
             if listener:
                 listener.first_token(now - self._arrival)
-        else:
-            self._metrics._itl.observe(now - self._last_token)
+        for _ in range(gaps):
+            self._metrics._itl.observe((now - since) / gaps)
             if listener:
-                listener.next_token(now - self._last_token)
+                listener.next_token((now - since) / gaps)
         self._last_token = now
 
     def left_queue(self, queue_seconds: float) -> None:
