@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -22,7 +23,7 @@ from labsupport.engine import process as process_module
 from labsupport.engine.client import EngineClient, EngineDied, EngineFailed, RequestRefused
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.inbox import Inbox
-from labsupport.engine.messages import Delta, SamplingParams, Submit
+from labsupport.engine.messages import Abort, Delta, SamplingParams, Submit
 from labsupport.engine.plan import RunnerLimits
 
 GREEDY = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True)
@@ -126,6 +127,25 @@ def test_a_killed_engine_fails_its_requests_and_comes_back_by_itself(tiny_model)
         assert len(tokens_of(await deltas(client, b"y"))) == 40
 
     with_engine(EngineConfig(threads=1, model=str(tiny_model), slots=4), use)
+
+
+def test_who_speaks_to_an_engine_that_has_just_died_waits_for_nobody(tiny_model):
+    async def use(client: EngineClient) -> None:
+        # Given an engine whose death nobody has noticed yet: nothing is awaited here
+        os.kill(client.info.pid, signal.SIGKILL)
+        while not client._process.has_ended:
+            time.sleep(0.01)
+        time.sleep(0.2)  # until the socket knows that its other end is gone
+        # When it is spoken to, by a thread that can be left behind where it waits for ever
+        process = client._process
+        speaking = threading.Thread(target=process.send, args=(Abort(request_id="x"),), daemon=True)
+        speaking.start()
+        speaking.join(10)
+        # Then that is over at once, and the engine comes back
+        assert not speaking.is_alive()
+        await until(lambda: client.restarts == 1 and client.ready)
+
+    with_engine(EngineConfig(threads=1, model=str(tiny_model)), use)
 
 
 def test_a_native_abort_is_a_clear_error_and_a_restart(tiny_model):

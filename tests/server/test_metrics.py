@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 from asking import ASK, is_idle, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
-from labsupport.server.metrics import PREFIX
+from labsupport.engine.messages import Delta
+from labsupport.server.metrics import PREFIX, Metrics
 
 LONG = {"model": "pocket", "messages": ASK, "max_tokens": 300, "extra_body": {"ignore_eos": True}}
 
@@ -134,3 +137,13 @@ def test_names_are_vllms_and_the_format_is_prometheus(server):
         assert families[PREFIX + name].type == kind
         assert families[PREFIX + name].documentation
         assert all(sample.labels["model_name"] == "pocket" for sample in families[PREFIX + name].samples)
+
+
+def test_tokens_that_come_together_are_counted_one_by_one() -> None:
+    metrics = Metrics("m", SimpleNamespace(ready=False, last_report=None, restarts=0))
+    watch = metrics.watch(3, arrived=time.monotonic())
+    for tokens in ((1, 2, 3), (4,), (5, 6)):
+        watch.saw(Delta(request_id="x", tokens=tokens))
+    text = metrics.render().decode()
+    assert f'{PREFIX}inter_token_latency_seconds_count{{model_name="m"}} 5.0' in text
+    assert f'{PREFIX}time_to_first_token_seconds_count{{model_name="m"}} 1.0' in text
