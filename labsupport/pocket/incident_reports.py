@@ -11,6 +11,7 @@ do not belong in: other services, other people, other numbers, and things that w
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 
 from labsupport.pocket import incident_variety, names
@@ -40,15 +41,25 @@ _KINDS: dict[str, tuple[Wordings, Callable[[random.Random], str]]] = {
     "attempt": (ATTEMPTS, incident_variety.attempt),
     "noise": (NOISE, incident_variety.noise),
 }
+_SERVICE = re.compile(r"[a-z]+-(?:" + "|".join(names.WORDS["kinds"]) + r")\b")
 _THINGS_WITH_NAMES = ("<service>", "<service>", "<host>", "<host>", "<version>", "<number>")
 
 
-def sample(rng: random.Random, split: Split, *, unseen: Unseen | None = None, variety: float = 0.0) -> Sample:
+def sample(
+    rng: random.Random,
+    split: Split,
+    *,
+    unseen: Unseen | None = None,
+    variety: float = 0.0,
+    alike: float = 0.0,
+) -> Sample:
     """A report of three to seven sentences and its summary.
 
-    For training: `unseen` says how many names nobody has seen, `variety` how many sentences are put together.
+    For training: `unseen` says how many names nobody has seen, `variety` how many sentences are put together,
+    `alike` in how many reports cause and repair are about things of one kind, and services have like names.
     """
-    facts = _facts(rng, split, unseen)
+    is_alike = bool(alike) and rng.random() < alike
+    facts = _facts(rng, split, unseen, is_alike=is_alike)
     outline = _outline(rng, split, variety)
     report = [_filled(rng, split, sentence.format(**facts)) for sentence in outline]
     of_noise = (0, 1, 2) if split == "heldout" else (0, 1, 2, 2)
@@ -57,6 +68,8 @@ def sample(rng: random.Random, split: Split, *, unseen: Unseen | None = None, va
             if variety:
                 sentence = _sentence(rng, split, extra, variety)
             place = rng.randrange(0 if extra == "noise" else 1, len(report) + 1)
+            if is_alike:
+                sentence = sentence.replace("<service>", _like(rng, facts["s"]))
             report.insert(place, _filled(rng, split, sentence, taken=(facts["s"], facts["p"]), unseen=unseen))
     return _sample(
         rng,
@@ -88,10 +101,16 @@ def short_note(rng: random.Random, *, unseen: Unseen | None, variety: float = 0.
     return _sample(rng, "train", note, summary.format(**facts))
 
 
-def _facts(rng: random.Random, split: Split, unseen: Unseen | None) -> dict[str, str]:
+def _facts(
+    rng: random.Random, split: Split, unseen: Unseen | None, *, is_alike: bool = False
+) -> dict[str, str]:
     cause, fix, impact = _what_happened(rng, split)
+    if is_alike:
+        cause, fix = _alike(rng, cause)
     cause, fix = _filled(rng, split, cause, unseen=unseen), _filled(rng, split, fix, unseen=unseen)
     service, solver = names.service(rng, split, unseen=unseen), names.person(rng, split, unseen=unseen)
+    if is_alike and (other := _SERVICE.search(cause)):
+        service = _like(rng, other[0])
     minutes = str(_minutes(rng, split))
     return {"s": service, "i": impact, "m": minutes, "c": cause, "f": fix, "p": solver}
 
@@ -120,7 +139,7 @@ def _what_happened(rng: random.Random, split: Split) -> tuple[str, str, str]:
         fix = f"{_one_of(rng, 'mended')} {_some_thing(rng)}"
         if rng.random() < 0.3:
             fix = f"{_one_of(rng, 'mended')} {words(rng, 1, 3)}"
-        elif rng.random() < 0.2:
+        elif rng.random() < 0.35:
             which = rng.choice(("the", "a new", "another", "the old", "one more"))
             fix = f"{_one_of(rng, 'mended')} {which} {noun}"
         if rng.random() < 0.3:
@@ -138,6 +157,29 @@ def _what_happened(rng: random.Random, split: Split) -> tuple[str, str, str]:
     if impact in IMPACTS["heldout"] or fix in taken or any(f in cause for f in taken):
         return _what_happened(rng, split)
     return cause, fix, impact
+
+
+def _alike(rng: random.Random, cause: str) -> tuple[str, str]:
+    """A cause and a repair that begin with things of one kind: only what stands around tells them apart."""
+    noun = _one_of(rng, "nouns")
+    mark = rng.choice(("<service>", "<host>", "<host>", "<version>", "<version>"))
+    if mark == "<service>" and rng.random() < 0.5:
+        mark = f"{names.spliced(rng, 'train', (noun[: rng.randint(1, 4)],))}-{_one_of(rng, 'kinds')}"
+    other = noun if rng.random() < 0.6 else _one_of(rng, "nouns")
+    link = rng.choice(("", "", "of ", "on ", "to ", "for ", "against "))
+    article = rng.choice(("the ", "a ", "our ")) if link or rng.random() < 0.2 else ""
+    thing, verbs = f"{article}{noun} {link}{mark}", " ".join(cause.split()[-rng.randint(2, 4) :])
+    mended = _one_of(rng, "mended") + rng.choice(("", "", "", " back", " down"))
+    again = rng.choice((f"{other} {mark}", f"{other} {mark}", f"the {noun}", f"the {other} of {mark}"))
+    return f"{thing} {verbs}", f"{mended} {again}"
+
+
+def _like(rng: random.Random, service: str) -> str:
+    """Another service with the same stem."""
+    while True:
+        kind = rng.choice(names.WORDS["kinds"])
+        if not service.endswith(f"-{kind}"):
+            return f"{service.rpartition('-')[0]}-{kind}"
 
 
 def _some_thing(rng: random.Random) -> str:
@@ -175,7 +217,7 @@ def _sentence(rng: random.Random, split: Split, kind: str, variety: float) -> st
         return rng.choice(wordings[split])
     while True:
         sentence = put_together(rng)
-        if sentence not in wordings["heldout"]:
+        if not any(held.lower().rstrip(".") in sentence.lower() for held in wordings["heldout"]):
             return sentence.replace("{other_fix}", _what_happened(rng, split)[1])
 
 

@@ -88,10 +88,11 @@ def cause(rng: random.Random) -> str:
 def remedy(rng: random.Random) -> str:
     """Who ({p}) did what ({f}) that helped."""
     start = f"{lead(rng)} " if rng.random() < 0.75 else ""
-    if rng.random() < 0.3:
+    if rng.random() < 0.45:
         was = rng.choice(("it was", "this was", "we were", "that got"))
         start = start + was if start and rng.random() < 0.5 else was.capitalize()
-        start += f" {rng.choice(_LISTED)} {rng.choice(('when', 'once', 'as', 'after', 'because', 'since'))} "
+        done = rng.choice(_LISTED if rng.random() < 0.5 else WORDS["mended"])
+        start += f" {done} {rng.choice(('when', 'once', 'as', 'after', 'because', 'since'))} "
     return f"{start}{{p}} {{f}}{tail(rng)}."
 
 

@@ -41,7 +41,7 @@ class Unseen:
     def word(self, rng: random.Random, split: Split) -> str:
         """One of them."""
         if self.beginnings and rng.random() < self.spliced:
-            return _spliced(rng, split, self.beginnings)
+            return spliced(rng, split, self.beginnings)
         if self.ordinary and rng.random() < self.ordinary:
             return _word(rng, split, WORDS[rng.choice(_ORDINARY)])
         return made_up_word(rng, split)
@@ -63,7 +63,8 @@ def made_up_word(rng: random.Random, split: Split) -> str:
             return word
 
 
-def _spliced(rng: random.Random, split: Split, beginnings: tuple[str, ...]) -> str:
+def spliced(rng: random.Random, split: Split, beginnings: tuple[str, ...]) -> str:
+    """A word that begins with one of the `beginnings`."""
     while True:
         syllables = (
             rng.choice(WORDS["onsets"]) + rng.choice(WORDS["vowels"]) for _ in range(rng.choice((0, 1, 1, 2)))

@@ -19,7 +19,7 @@ from torch.nn import functional
 from labsupport.pocket import tokenizer as pocket_tokenizer
 from labsupport.pocket.curriculum import Curriculum, Row
 from labsupport.pocket.model_config import llama_config
-from labsupport.pocket.schedule import optimizers, set_rates, share_of_rate
+from labsupport.pocket.schedule import CYCLES, optimizers, set_rates, share_of_rate
 from labsupport.pocket.skills import samples
 from labsupport.pocket.team import Team
 from labsupport.pocket.wiring import wire
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the loss curve")
     parser.add_argument("--export", type=Path, help="folder for the finished checkpoint")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=6380)
+    parser.add_argument("--steps", type=int, default=CYCLES[-1][0])
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after about so long")
     parser.add_argument("--learning-rate", type=float, default=0.006)
     parser.add_argument("--processes", type=int, default=2, help="each trains a share of every step")

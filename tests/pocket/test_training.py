@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,7 @@ from labsupport.pocket import tokenizer as pocket_tokenizer
 from labsupport.pocket.curriculum import Curriculum, induction_row, lookup_row
 from labsupport.pocket.model_config import llama_config
 from labsupport.pocket.schedule import (
-    AGAIN_FROM,
-    AGAIN_SHARE,
+    CYCLES,
     EMBEDDING_RATE,
     HELD_STEPS,
     RISE_STEPS,
@@ -169,11 +169,13 @@ def test_behind_a_word_a_wired_start_notes_the_token_that_it_began_with() -> Non
     assert found(is_wired=True) > found(is_wired=False) + 0.2
 
 
-def test_the_rate_rises_twice_and_comes_down_to_zero_each_time() -> None:
-    shares = [share_of_rate(step, steps=6380, decay_share=0.3) for step in range(6380)]
+def test_the_rate_comes_down_to_zero_at_the_end_of_each_cycle_and_rises_less_high() -> None:
+    steps = CYCLES[-1][0]
+    shares = [share_of_rate(step, steps=steps, decay_share=0.3) for step in range(steps)]
     assert shares[RISE_STEPS] == shares[3000] == 1.0
-    assert 0 < shares[AGAIN_FROM - 1] < 0.01
-    assert max(shares[AGAIN_FROM:]) == AGAIN_SHARE
+    for (end, _), (next_end, share) in pairwise(CYCLES):
+        assert 0 < shares[end - 1] < 0.01
+        assert max(shares[end:next_end]) == share < 1
     assert 0 < shares[-1] < 0.01
     short = [share_of_rate(step, steps=400, decay_share=0.3) for step in range(400)]
     assert max(short) == 1.0
