@@ -79,7 +79,7 @@ print("memory is read faster than the disk")
 # %%
 from labsupport.pocket import skills
 
-incident = skills.samples("summarize", seed=118, count=1)[0]
+incident = skills.samples("summarize", seed=111, count=1)[0]
 print(incident.prompt)
 
 # %% [markdown]
@@ -147,8 +147,8 @@ assert MODEL != "pocket" or local_answer == incident.answer
 print(f"it names {service}, which was in trouble:", service in local_answer)
 
 # %% [markdown]
-# Read the report again. Another service stands in it, which was only suspected, and a host that is no service. The
-# sentence has what you wanted, and nothing else. The report was made by a program that knows the right answer, so
+# Read the report again. Another service and another person stand in it, who had nothing to do with it, and a host
+# that is no service. The sentence has what you wanted, and nothing else. The report was made by a program that knows the right answer, so
 # this can be checked to the letter, and the cell above does. Do not be too impressed: this is a report that *pocket*
 # gets right. Its [model card](../labsupport/pocket/weights/README.md) says how often it does not.
 
@@ -219,8 +219,9 @@ print(
 assert MODEL != "pocket" or service in endpoint_answer  # the endpoint can do it, too
 assert len(pieces) > 5  # it really streamed: many pieces,
 assert first_word < last_word  # not all at once
-assert "".join(whole) == endpoint_answer  # and streaming changed when, not what
-print("it streamed, and not streaming gives the same text")
+is_same = "".join(whole) == endpoint_answer
+assert MODEL != "pocket" or is_same  # and streaming changed when, not what
+print("it streamed, and not streaming gives the same text:", is_same)
 
 # %% tags=["measured"]
 from labsupport.notebook import decode_range
