@@ -147,7 +147,7 @@ assert MODEL != "pocket" or local_answer == incident.answer
 print(f"it names {service}, which was in trouble:", service in local_answer)
 
 # %% [markdown]
-# Read the report again. Another service and another person stand in it, who had nothing to do with it, and a host
+# Read the report again. Another service and another person stand in it that had nothing to do with it, and a host
 # that is no service. The sentence has what you wanted, and nothing else. The report was made by a program that knows the right answer, so
 # this can be checked to the letter, and the cell above does. Do not be too impressed: this is a report that *pocket*
 # gets right. Its [model card](../labsupport/pocket/weights/README.md) says how often it does not.
