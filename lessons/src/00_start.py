@@ -148,9 +148,9 @@ print(f"it names {service}, which was in trouble:", service in local_answer)
 
 # %% [markdown]
 # Read the report again. Another service and another person stand in it that had nothing to do with it, and a host
-# that is no service. The sentence has what you wanted, and nothing else. The report was made by a program that knows the right answer, so
-# this can be checked to the letter, and the cell above does. Do not be too impressed: this is a report that *pocket*
-# gets right. Its [model card](../labsupport/pocket/weights/README.md) says how often it does not.
+# that is no service. The sentence has what you wanted, and nothing else. The report was made by a program that knows
+# the right answer, so this can be checked to the letter, and the cell above does. Do not be too impressed: this is a
+# report that *pocket* gets right. Its [model card](../labsupport/pocket/weights/README.md) says how often it does not.
 
 # %% [markdown]
 # You have just done by hand what an endpoint does for you: find the files, load them, apply the template, tokenize,
@@ -202,7 +202,8 @@ predict(
 )
 
 # %% tags=["measured"]
-with labsupport.serve(model=MODEL, progress=False) as server:
+# prefix_slots=0: each answer is computed from its whole prompt, nothing is kept from the one before
+with labsupport.serve(model=MODEL, progress=False, prefix_slots=0) as server:
     ask(server, "Warm up, please.")
     pieces, seconds = ask(server, incident.prompt)
     whole, whole_seconds = ask(server, incident.prompt, stream=False)
@@ -219,9 +220,8 @@ print(
 assert MODEL != "pocket" or service in endpoint_answer  # the endpoint can do it, too
 assert len(pieces) > 5  # it really streamed: many pieces,
 assert first_word < last_word  # not all at once
-is_same = "".join(whole) == endpoint_answer
-assert MODEL != "pocket" or is_same  # and streaming changed when, not what
-print("it streamed, and not streaming gives the same text:", is_same)
+assert "".join(whole) == endpoint_answer  # and streaming changed when, not what
+print("it streamed, and not streaming gives the same text")
 
 # %% tags=["measured"]
 from labsupport.notebook import decode_range
