@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,17 @@ from pathlib import Path
 from labsupport.pocket.publish import publish, replace_folder
 from labsupport.pocket.report import WEIGHTS
 from labsupport.pocket.train import CHECKPOINT, LOSS_CURVE
+
+KEEP_MEMORY = ":".join(
+    (
+        "glibc.malloc.hugetlb=1",
+        "glibc.malloc.mmap_threshold=4294967296",
+        "glibc.malloc.trim_threshold=8589934592",
+        "glibc.malloc.arena_max=1",
+    )
+)
+"""Where glibc is: memory of one step is kept for the next, in huge pages, and not asked of the system anew.
+(1.2 times the tokens/s, once before and after.)"""
 
 
 def main() -> None:
@@ -26,7 +38,11 @@ def main() -> None:
     arguments = parser.parse_args()
     exported = arguments.out / "weights"
     command = [sys.executable, "-m", "labsupport.pocket.train", "--out", str(arguments.out)]
-    subprocess.run([*command, "--seed", str(arguments.seed), "--export", str(exported)], check=True)
+    subprocess.run(
+        [*command, "--seed", str(arguments.seed), "--export", str(exported)],
+        check=True,
+        env=os.environ | {"GLIBC_TUNABLES": KEEP_MEMORY},
+    )
     curve = json.loads((arguments.out / LOSS_CURVE).read_text(encoding="utf-8"))
     publish(
         exported,

@@ -35,9 +35,11 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.01,
         team: Team | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        """`dtype` is that of the products of Newton–Schulz, which bf16 is enough for, says its source."""
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self._team = team or Team()
+        self._team, self._dtype = team or Team(), dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -55,9 +57,9 @@ class Muon(torch.optim.Optimizer):
                     updates.append(_gradient(matrix).lerp(average, group["momentum"]))
                 stack = torch.stack(updates)
                 tall = shape[0] > shape[1]
-                mine = stack[self._team.rank :: self._team.size]
+                mine = stack[self._team.rank :: self._team.size].to(self._dtype)
                 mine = orthogonal(mine.mT).mT if tall else orthogonal(mine)
-                stack.zero_()[self._team.rank :: self._team.size] = mine
+                stack.zero_()[self._team.rank :: self._team.size] = mine.to(stack.dtype)
                 self._team.sum_(stack)
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 for matrix, update in zip(matrices, stack, strict=True):

@@ -22,7 +22,7 @@ from labsupport.pocket.wiring import WIRED_BY_POSITION
 EMBEDDING_RATE = 0.1  # of the learning rate of the matrices; AdamW steps are larger than Muon's
 RISE_STEPS = 80
 _LOWER = ((end, 0.35) for end in (5560, 5980, 6380, 6750, 7100, 7450, 7900))
-CYCLES = ((5300, 1.0), *_LOWER, (9050, 0.5))
+CYCLES = ((5300, 1.0), *_LOWER, (9050, 0.5), (12200, 0.6))
 """Where the rate is down at zero, and how high it was before. After the first comes the last stage of the
 `curriculum`. (In the held-out sentences of that time, 0.165 of the summaries were wrong after 5,300 steps,
 0.06 after 5,980, 0.035 after 7,100; of the last two cycles before 7,900, one made it better, one worse.)"""
@@ -32,8 +32,9 @@ SLOWLY = ((HELD_STEPS, 0.1, 0.1), (1110, 0.2, 0.6))
 """From which step on the lowest layers, and the embedding, learn at which share of the others' rate."""
 
 
-def optimizers(model: Any, team: Team) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for the rest; each with a group of what is held at first."""
+def optimizers(model: Any, team: Team, *, dtype: torch.dtype = torch.float32) -> list[torch.optim.Optimizer]:
+    """Muon (its products in `dtype`) for the matrices of the layers, AdamW for the rest; each with a group of
+    what is held at first."""
     parts: dict[tuple[bool, bool], list[torch.Tensor]] = {}
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim == 2 and "layers" in name
@@ -48,7 +49,7 @@ def optimizers(model: Any, team: Team) -> list[torch.optim.Optimizer]:
         for is_matrix in (True, False)
     }
     return [
-        Muon(groups[True], lr=0.0, team=team),
+        Muon(groups[True], lr=0.0, team=team, dtype=dtype),
         torch.optim.AdamW(groups[False], lr=0.0, betas=(0.9, 0.98), weight_decay=0.01),
     ]
 

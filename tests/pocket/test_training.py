@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM
 from labsupport.pocket import tokenizer as pocket_tokenizer
 from labsupport.pocket.curriculum import Curriculum, induction_row, lookup_row
 from labsupport.pocket.model_config import llama_config
+from labsupport.pocket.muon import Muon
 from labsupport.pocket.schedule import (
     CYCLES,
     EMBEDDING_RATE,
@@ -34,10 +35,17 @@ SMALL = Curriculum(tokens_per_step=768)
 SKILLS_AT_ONCE = replace(SMALL, stages=(replace(SMALL.stages[2], start=0),))
 
 
-def _training(folder: Path, *, seed: int = 5, steps: int = 400, curriculum: Curriculum = SMALL) -> Training:
+def _training(
+    folder: Path,
+    *,
+    seed: int = 5,
+    steps: int = 400,
+    curriculum: Curriculum = SMALL,
+    dtype: torch.dtype | None = None,
+) -> Training:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(Path(pocket_tokenizer.__file__).with_name("weights") / "tokenizer.json", folder)
-    return Training(folder, seed=seed, steps=steps, curriculum=curriculum, learning_rate=0.006)
+    return Training(folder, seed=seed, steps=steps, curriculum=curriculum, learning_rate=0.006, dtype=dtype)
 
 
 @pytest.mark.slow
@@ -75,6 +83,42 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path) -> Non
         unbroken.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
     ):
         assert torch.equal(theirs, ours), name
+
+
+def test_products_in_bf16_hardly_change_a_step_and_leave_what_is_kept_in_fp32(tmp_path: Path) -> None:
+    def after_a_step(dtype: torch.dtype) -> Training:
+        folder = tmp_path / str(dtype)
+        training = _training(folder, curriculum=SKILLS_AT_ONCE, dtype=dtype)
+        training.run(until=1)
+        return training
+
+    exact, rounded = after_a_step(torch.float32), after_a_step(torch.bfloat16)
+    kept = [*rounded.model.parameters(), *(t for o in rounded.optimizers for t in _tensors(o.state_dict()))]
+    assert {tensor.dtype for tensor in kept} == {torch.float32}
+    loss, rounded_loss = exact.curve[0]["loss"], rounded.curve[0]["loss"]
+    assert loss != rounded_loss
+    assert rounded_loss == pytest.approx(loss, rel=0.01)
+
+
+def _tensors(state: object) -> list[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return [state]
+    inside = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
+    return [tensor for each in inside for tensor in _tensors(each)]
+
+
+def test_muon_in_bf16_moves_nearly_as_in_fp32() -> None:
+    moved = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(3)
+        matrices = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((256, 768), (768, 256), (128, 256))]
+        for matrix in matrices:
+            matrix.grad = torch.randn_like(matrix)
+        Muon(matrices, lr=0.1, dtype=dtype).step()
+        moved.append(torch.cat([matrix.detach().flatten() for matrix in matrices]))
+    assert moved[0].dtype == moved[1].dtype == torch.float32
+    assert not torch.equal(moved[0], moved[1])
+    assert torch.cosine_similarity(moved[0], moved[1], dim=0) > 0.998
 
 
 def test_an_interrupted_save_leaves_the_old_checkpoint(
