@@ -2,7 +2,9 @@
 
 Right means that a report in words that nobody has trained on is understood too, and that takes many: with 20
 ways to say each thing, 0.94 of the reports in one set of other words were summarized right, which training
-had been steered by, and 0.4 of those in another, which nobody had looked at.
+had been steered by, and 0.4 of those in another, which nobody had looked at. With 80 to 170 ways, and 0.97 of
+the training reports right, it was 0.78; and 0.93 to 0.96 where only one of the sentences was in other words.
+So there are 220 to 470 ways now. The bundled weights have not seen the later ones yet.
 """
 
 from __future__ import annotations
@@ -30,3 +32,5 @@ CAUSES = _wordings("causes")
 REMEDIES = _wordings("remedies")
 ATTEMPTS = _wordings("attempts")
 NOISE = _wordings("noise")
+WHOLE_CAUSES = tuple(_SPLITS["train"]["whole_causes"])
+WHOLE_FIXES = tuple(_SPLITS["train"]["whole_fixes"])

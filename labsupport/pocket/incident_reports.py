@@ -26,6 +26,8 @@ from labsupport.pocket.incident_phrases import (
     OPENINGS,
     OPENINGS_WITH_LENGTH,
     REMEDIES,
+    WHOLE_CAUSES,
+    WHOLE_FIXES,
     Wordings,
 )
 from labsupport.pocket.names import Unseen
@@ -60,7 +62,11 @@ def sample(
     """
     is_alike = bool(alike) and rng.random() < alike
     facts = _facts(rng, split, unseen, is_alike=is_alike)
-    outline = _outline(rng, split, variety)
+
+    def other_service(sentence: str) -> str:
+        return sentence.replace("<service>", _like(rng, facts["s"])) if is_alike else sentence
+
+    outline = [other_service(sentence) for sentence in _outline(rng, split, variety)]
     report = [_filled(rng, split, sentence.format(**facts)) for sentence in outline]
     of_noise = (0, 1, 2) if split == "heldout" else (0, 1, 2, 2)
     for extra, wordings, counts in (("attempt", ATTEMPTS, (0, 0, 1)), ("noise", NOISE, of_noise)):
@@ -68,8 +74,7 @@ def sample(
             if variety:
                 sentence = _sentence(rng, split, extra, variety)
             place = rng.randrange(0 if extra == "noise" else 1, len(report) + 1)
-            if is_alike:
-                sentence = sentence.replace("<service>", _like(rng, facts["s"]))
+            sentence = other_service(sentence)
             report.insert(place, _filled(rng, split, sentence, taken=(facts["s"], facts["p"]), unseen=unseen))
     return _sample(
         rng,
@@ -111,6 +116,9 @@ def _facts(
     service, solver = names.service(rng, split, unseen=unseen), names.person(rng, split, unseen=unseen)
     if is_alike and (other := _SERVICE.search(cause)):
         service = _like(rng, other[0])
+    if is_alike:
+        impact = impact.replace("<service>", _like(rng, service))
+    impact = _filled(rng, split, impact, unseen=unseen)
     minutes = str(_minutes(rng, split))
     return {"s": service, "i": impact, "m": minutes, "c": cause, "f": fix, "p": solver}
 
@@ -121,32 +129,36 @@ def _sample(rng: random.Random, split: Split, report: list[str], summary: str) -
 
 
 def _what_happened(rng: random.Random, split: Split) -> tuple[str, str, str]:
-    """Cause, fix and impact: from one family; in training mostly free combinations of words."""
+    """Cause, fix and impact: from one family; in training many others, and free combinations of words."""
     family = rng.choice(FAMILIES[split])
     cause = f"{rng.choice(family.things)} {rng.choice(family.faults)}"
     fix, impact = rng.choice(family.fixes), rng.choice(IMPACTS[split])
     if split == "heldout":
         return cause, fix, impact
+    if rng.random() < 0.4:
+        cause = rng.choice(WHOLE_CAUSES)
+    if rng.random() < 0.4:
+        fix = rng.choice(WHOLE_FIXES)
     noun = _one_of(rng, "nouns")
-    if rng.random() < 0.8:
+    if rng.random() < 0.5:
         thing = _some_thing(rng) if rng.random() < 0.8 else f"{rng.choice(('the', 'a', 'our', 'one'))} {noun}"
         cause = f"{thing} {_one_of(rng, 'broke')} {_some_thing(rng)}"
-        if rng.random() < 0.4:
-            cause = f"{_some_thing(rng)} {words(rng, 1, 4)}"
         if rng.random() < 0.2:
+            cause = f"{_some_thing(rng)} {words(rng, 1, 4)}"
+        if rng.random() < 0.1:
             cause += f" {words(rng, 1, 2)}"
-    if rng.random() < 0.7:
+    if rng.random() < 0.45:
         fix = f"{_one_of(rng, 'mended')} {_some_thing(rng)}"
-        if rng.random() < 0.3:
+        if rng.random() < 0.15:
             fix = f"{_one_of(rng, 'mended')} {words(rng, 1, 3)}"
         elif rng.random() < 0.35:
             which = rng.choice(("the", "a new", "another", "the old", "one more"))
             fix = f"{_one_of(rng, 'mended')} {which} {noun}"
         if rng.random() < 0.3:
             fix += f" {rng.choice(('to', 'by', 'at', 'over to', 'in'))} {rng.choice(_THINGS_WITH_NAMES)}"
-    if rng.random() < 0.8:
+    if rng.random() < 0.5:
         impact = f"{_one_of(rng, 'suffering')} {_one_of(rng, 'things_lost')}"
-        if rng.random() < 0.4:
+        if rng.random() < 0.2:
             impact = words(rng, 1, 3)
         if rng.random() < 0.15:
             impact = f"not {impact}"
