@@ -17,6 +17,7 @@ from labsupport.pocket import tokenizer as pocket_tokenizer
 from labsupport.pocket.curriculum import Curriculum, induction_row, lookup_row
 from labsupport.pocket.model_config import llama_config
 from labsupport.pocket.muon import Muon
+from labsupport.pocket.report import WEIGHTS
 from labsupport.pocket.schedule import (
     CYCLES,
     EMBEDDING_RATE,
@@ -89,6 +90,8 @@ def test_products_in_bf16_hardly_change_a_step_and_leave_what_is_kept_in_fp32(tm
     def after_a_step(dtype: torch.dtype) -> Training:
         folder = tmp_path / str(dtype)
         training = _training(folder, curriculum=SKILLS_AT_ONCE, dtype=dtype)
+        trained = LlamaForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32)
+        training.model.load_state_dict(trained.state_dict())
         training.run(until=1)
         return training
 
@@ -97,7 +100,7 @@ def test_products_in_bf16_hardly_change_a_step_and_leave_what_is_kept_in_fp32(tm
     assert {tensor.dtype for tensor in kept} == {torch.float32}
     loss, rounded_loss = exact.curve[0]["loss"], rounded.curve[0]["loss"]
     assert loss != rounded_loss
-    assert rounded_loss == pytest.approx(loss, rel=0.01)
+    assert rounded_loss == pytest.approx(loss, rel=0.02)
 
 
 def _tensors(state: object) -> list[torch.Tensor]:

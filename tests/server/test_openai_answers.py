@@ -190,11 +190,15 @@ def test_a_bias_and_penalties_decide_what_is_said_streamed_or_not(client, http):
     biased = complete(client, logit_bias={str(word): 100}, max_tokens=5)
     assert biased.choices[0].text == "aaaaa"
 
+    # Where the end is punished away all that is left is nearly tied; what is said there is decided by a bias.
+    towards = {"logit_bias": {str(word): 10}}
     punished = {"frequency_penalty": 2, "presence_penalty": 1.5, "extra_body": {"repetition_penalty": 50.0}}
-    complete(client, **punished)
-    whole = complete(client, **punished).choices[0].text
-    streamed = "".join(chunk.choices[0].text for chunk in complete(client, **punished, stream=True))
-    assert streamed == whole != complete(client).choices[0].text
+    complete(client, **punished, **towards)
+    whole = complete(client, **punished, **towards).choices[0].text
+    streamed = complete(client, **punished, **towards, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in streamed) == whole
+    plain = complete(client, **towards).choices[0].text
+    assert whole == plain + "a"
 
 
 def test_each_of_n_choices_has_its_own_index_text_and_seed(client):
