@@ -107,7 +107,7 @@ class Curriculum:
             _REPORTS,
             Unseen(0.4, ordinary=0.65, spliced=0.4, vowels=0.3),
             short_notes=0.0,
-            variety=0.15,
+            variety=0.25,
             alike=0.3,
         ),
     )

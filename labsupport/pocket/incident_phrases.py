@@ -4,7 +4,9 @@ Right means that a report in words that nobody has trained on is understood too,
 ways to say each thing, 0.94 of the reports in one set of other words were summarized right, which training
 had been steered by, and 0.4 of those in another, which nobody had looked at. With 80 to 170 ways, and 0.97 of
 the training reports right, it was 0.78; and 0.93 to 0.96 where only one of the sentences was in other words.
-So there are 220 to 470 ways now. The bundled weights have not seen the later ones yet.
+So there are 220 to 470 ways now. After 2,300 steps with them 0.86 of training's reports and 0.80 of the
+held-out ones are right: the words are no longer what keeps the two apart, and it is steps that lack. (The
+bundled weights are the mean of those before and after these steps, which is better than either.)
 """
 
 from __future__ import annotations

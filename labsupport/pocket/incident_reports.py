@@ -11,28 +11,23 @@ do not belong in: other services, other people, other numbers, and things that w
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable
 
 from labsupport.pocket import incident_variety, names
-from labsupport.pocket.incident_causes import FAMILIES
+from labsupport.pocket.incident_facts import SERVICE, like, of_one_kind, what_happened
 from labsupport.pocket.incident_phrases import (
     ATTEMPTS,
     CAUSES,
-    IMPACTS,
     INSTRUCTIONS,
     LENGTHS,
     NOISE,
     OPENINGS,
     OPENINGS_WITH_LENGTH,
     REMEDIES,
-    WHOLE_CAUSES,
-    WHOLE_FIXES,
     Wordings,
 )
 from labsupport.pocket.names import Unseen
 from labsupport.pocket.sample import Sample, Split, belongs
-from labsupport.pocket.surroundings import words
 
 _KINDS: dict[str, tuple[Wordings, Callable[[random.Random], str]]] = {
     "opening": (OPENINGS, incident_variety.opening),
@@ -43,8 +38,7 @@ _KINDS: dict[str, tuple[Wordings, Callable[[random.Random], str]]] = {
     "attempt": (ATTEMPTS, incident_variety.attempt),
     "noise": (NOISE, incident_variety.noise),
 }
-_SERVICE = re.compile(r"[a-z]+-(?:" + "|".join(names.WORDS["kinds"]) + r")\b")
-_THINGS_WITH_NAMES = ("<service>", "<service>", "<host>", "<host>", "<version>", "<number>")
+_ESTRANGED = frozenset(_KINDS) - {"attempt", "noise"}  # a word more or less, and these could state a fact
 
 
 def sample(
@@ -64,7 +58,7 @@ def sample(
     facts = _facts(rng, split, unseen, is_alike=is_alike)
 
     def other_service(sentence: str) -> str:
-        return sentence.replace("<service>", _like(rng, facts["s"])) if is_alike else sentence
+        return sentence.replace("<service>", like(rng, facts["s"])) if is_alike else sentence
 
     outline = [other_service(sentence) for sentence in _outline(rng, split, variety)]
     report = [_filled(rng, split, sentence.format(**facts)) for sentence in outline]
@@ -109,15 +103,15 @@ def short_note(rng: random.Random, *, unseen: Unseen | None, variety: float = 0.
 def _facts(
     rng: random.Random, split: Split, unseen: Unseen | None, *, is_alike: bool = False
 ) -> dict[str, str]:
-    cause, fix, impact = _what_happened(rng, split)
+    cause, fix, impact = what_happened(rng, split)
     if is_alike:
-        cause, fix = _alike(rng, cause)
+        cause, fix = of_one_kind(rng, cause)
     cause, fix = _filled(rng, split, cause, unseen=unseen), _filled(rng, split, fix, unseen=unseen)
     service, solver = names.service(rng, split, unseen=unseen), names.person(rng, split, unseen=unseen)
-    if is_alike and (other := _SERVICE.search(cause)):
-        service = _like(rng, other[0])
+    if is_alike and (other := SERVICE.search(cause)):
+        service = like(rng, other[0])
     if is_alike:
-        impact = impact.replace("<service>", _like(rng, service))
+        impact = impact.replace("<service>", like(rng, service))
     impact = _filled(rng, split, impact, unseen=unseen)
     minutes = str(_minutes(rng, split))
     return {"s": service, "i": impact, "m": minutes, "c": cause, "f": fix, "p": solver}
@@ -126,87 +120,6 @@ def _facts(
 def _sample(rng: random.Random, split: Split, report: list[str], summary: str) -> Sample:
     prompt = rng.choice(INSTRUCTIONS[split]).format(report=_written(rng, split, report))
     return Sample("summarize", prompt, summary)
-
-
-def _what_happened(rng: random.Random, split: Split) -> tuple[str, str, str]:
-    """Cause, fix and impact: from one family; in training many others, and free combinations of words."""
-    family = rng.choice(FAMILIES[split])
-    cause = f"{rng.choice(family.things)} {rng.choice(family.faults)}"
-    fix, impact = rng.choice(family.fixes), rng.choice(IMPACTS[split])
-    if split == "heldout":
-        return cause, fix, impact
-    if rng.random() < 0.4:
-        cause = rng.choice(WHOLE_CAUSES)
-    if rng.random() < 0.4:
-        fix = rng.choice(WHOLE_FIXES)
-    noun = _one_of(rng, "nouns")
-    if rng.random() < 0.5:
-        thing = _some_thing(rng) if rng.random() < 0.8 else f"{rng.choice(('the', 'a', 'our', 'one'))} {noun}"
-        cause = f"{thing} {_one_of(rng, 'broke')} {_some_thing(rng)}"
-        if rng.random() < 0.2:
-            cause = f"{_some_thing(rng)} {words(rng, 1, 4)}"
-        if rng.random() < 0.1:
-            cause += f" {words(rng, 1, 2)}"
-    if rng.random() < 0.45:
-        fix = f"{_one_of(rng, 'mended')} {_some_thing(rng)}"
-        if rng.random() < 0.15:
-            fix = f"{_one_of(rng, 'mended')} {words(rng, 1, 3)}"
-        elif rng.random() < 0.35:
-            which = rng.choice(("the", "a new", "another", "the old", "one more"))
-            fix = f"{_one_of(rng, 'mended')} {which} {noun}"
-        if rng.random() < 0.3:
-            fix += f" {rng.choice(('to', 'by', 'at', 'over to', 'in'))} {rng.choice(_THINGS_WITH_NAMES)}"
-    if rng.random() < 0.5:
-        impact = f"{_one_of(rng, 'suffering')} {_one_of(rng, 'things_lost')}"
-        if rng.random() < 0.2:
-            impact = words(rng, 1, 3)
-        if rng.random() < 0.15:
-            impact = f"not {impact}"
-    held_out = FAMILIES["heldout"]
-    taken = [fault for each in held_out for fault in each.faults] + [
-        f for each in held_out for f in each.fixes
-    ]
-    if impact in IMPACTS["heldout"] or fix in taken or any(f in cause for f in taken):
-        return _what_happened(rng, split)
-    return cause, fix, impact
-
-
-def _alike(rng: random.Random, cause: str) -> tuple[str, str]:
-    """A cause and a repair that begin with things of one kind: only what stands around tells them apart."""
-    noun = _one_of(rng, "nouns")
-    mark = rng.choice(("<service>", "<host>", "<host>", "<version>", "<version>"))
-    if mark == "<service>" and rng.random() < 0.5:
-        mark = f"{names.spliced(rng, 'train', (noun[: rng.randint(1, 4)],))}-{_one_of(rng, 'kinds')}"
-    other = noun if rng.random() < 0.6 else _one_of(rng, "nouns")
-    link = rng.choice(("", "", "of ", "on ", "to ", "for ", "against "))
-    article = rng.choice(("the ", "a ", "our ")) if link or rng.random() < 0.2 else ""
-    thing, verbs = f"{article}{noun} {link}{mark}", " ".join(cause.split()[-rng.randint(2, 4) :])
-    mended = _one_of(rng, "mended") + rng.choice(("", "", "", " back", " down"))
-    again = rng.choice((f"{other} {mark}", f"{other} {mark}", f"the {noun}", f"the {other} of {mark}"))
-    return f"{thing} {verbs}", f"{mended} {again}"
-
-
-def _like(rng: random.Random, service: str) -> str:
-    """Another service with the same stem."""
-    while True:
-        kind = rng.choice(names.WORDS["kinds"])
-        if not service.endswith(f"-{kind}"):
-            return f"{service.rpartition('-')[0]}-{kind}"
-
-
-def _some_thing(rng: random.Random) -> str:
-    adjective = f"{_one_of(rng, 'adjectives')} " if rng.random() < 0.4 else ""
-    thing = f"{rng.choice(('the', 'the', 'the', 'a', 'our', 'one'))} {adjective}{_one_of(rng, 'nouns')}"
-    chance = rng.random()
-    if chance < 0.25:
-        return f"{thing} {rng.choice(('of', 'of', 'on', 'for', 'to', 'in'))} {rng.choice(_THINGS_WITH_NAMES)}"
-    if chance < 0.5:
-        return f"{_one_of(rng, 'nouns')} {rng.choice(_THINGS_WITH_NAMES)}"
-    return thing
-
-
-def _one_of(rng: random.Random, kind: str) -> str:
-    return rng.choice(names.WORDS[kind])
 
 
 def _outline(rng: random.Random, split: Split, variety: float) -> list[str]:
@@ -223,14 +136,20 @@ def _outline(rng: random.Random, split: Split, variety: float) -> list[str]:
 
 
 def _sentence(rng: random.Random, split: Split, kind: str, variety: float) -> str:
-    """One of the wordings or, in a share of `variety`, one of the same kind put together from parts."""
+    """One of the wordings; or, for training, one that may be strange and, in a share of `variety`, one of the
+    same kind put together from parts."""
     wordings, put_together = _KINDS[kind]
-    if not variety or rng.random() >= variety:
+    if not variety:
         return rng.choice(wordings[split])
     while True:
-        sentence = put_together(rng)
+        if rng.random() < variety:
+            sentence = put_together(rng).replace("{other_fix}", what_happened(rng, split)[1])
+        else:
+            sentence = rng.choice(wordings[split])
+            if kind in _ESTRANGED:
+                sentence = incident_variety.estranged(rng, sentence)
         if not any(held.lower().rstrip(".") in sentence.lower() for held in wordings["heldout"]):
-            return sentence.replace("{other_fix}", _what_happened(rng, split)[1])
+            return sentence
 
 
 def _minutes(rng: random.Random, split: Split) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 from labsupport.pocket.names import WORDS
-from labsupport.pocket.surroundings import lead, tail, words
+from labsupport.pocket.surroundings import lead, tail, with_other_words, words
 
 
 def _phrases(text: str) -> list[str]:
@@ -43,10 +43,32 @@ _LISTED = _phrases(
 )
 _VERBS_OF_CAUSES = _phrases("is this|was that|turned out to be|was found|was plain|is known|here|is")
 _VERBS = _phrases(" was| was| was| was| was| was| is| is now| has been| got| went| stayed| became|:|:||")
+_OTHER_VERBS = _phrases(
+    " had been| has been| is being| kept being| ended up| went| turned| stayed| remained| looked| seemed|"
+    " appeared| came back| came up| would be| came out| sat there| was left| was found| was seen| felt| lay|"
+    " was reported| was reported as| was marked| was called| showed as| showed up as| was once more| must be|"
+    " was again| was suddenly| was simply| was already|, which was|, now|, then|, still| -| --|:| =| =>| (|"
+    " became| grew| got| proved| proved to be| turned out to be| turned out| was down as| started being|"
+    " began to be| could be seen| stood there| was only|, it seems,|, once again| itself was| alone was"
+)
+_BACKWARDS = _phrases(
+    " was| is|:|,| -| is what we called| is how we found| is what I saw of| describes| was the state of|"
+    ", that was|, and that was| again, this time| and it is| at the time was| went"
+)
 _FOR_MINUTES = _phrases(
     " for {m} minutes| for {m} minutes| for {m} minutes| for {m} minutes| for {m} minutes|"
     " for {m} minutes|, {m} minutes|; {m} minutes|, in all {m} minutes| for {m} min|, {m} min"
 )
+
+
+def estranged(rng: random.Random, sentence: str) -> str:
+    """A listed sentence made stranger: another verb between service and impact, other words."""
+    if rng.random() < 0.4:
+        verb = rng.choice(_OTHER_VERBS)
+        if rng.random() < 0.2:
+            verb = f" {words(rng, 1, 2)}{rng.choice((' was', ' was', ' is', ':', ' -', ''))}"
+        sentence = sentence.replace("{s} was {i}", f"{{s}}{verb} {{i}}")
+    return with_other_words(rng, sentence) if rng.random() < 0.3 else sentence
 
 
 def opening(rng: random.Random, length: str = "") -> str:
@@ -55,7 +77,9 @@ def opening(rng: random.Random, length: str = "") -> str:
     if chance < 0.25:
         listed = f" {rng.choice(_LISTED)}" if rng.random() < 0.5 else ""
         return f"{lead(rng)}{listed} {{s}} as {{i}}{length}{tail(rng)}."
-    if chance < 0.38:
+    if chance < 0.35:
+        return f"{lead(rng)} {{i}}{rng.choice(_BACKWARDS)} {{s}}{length}{tail(rng)}."
+    if chance < 0.45:
         when = words(rng, 1, 2)
         return f"{lead(rng)} {{s}} {when}, it {rng.choice(('is', 'was'))} {{i}}{length}{tail(rng)}."
     verb = rng.choice(_VERBS)

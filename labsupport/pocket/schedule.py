@@ -22,7 +22,7 @@ from labsupport.pocket.wiring import WIRED_BY_POSITION
 EMBEDDING_RATE = 0.1  # of the learning rate of the matrices; AdamW steps are larger than Muon's
 RISE_STEPS = 80
 _LOWER = ((end, 0.35) for end in (5560, 5980, 6380, 6750, 7100, 7450, 7900))
-CYCLES = ((5300, 1.0), *_LOWER, (9050, 0.5), (12200, 0.6))
+CYCLES = ((5300, 1.0), *_LOWER, (9050, 0.5), (12200, 0.6), (14500, 0.7))
 """Where the rate is down at zero, and how high it was before. After the first comes the last stage of the
 `curriculum`. (In the held-out sentences of that time, 0.165 of the summaries were wrong after 5,300 steps,
 0.06 after 5,980, 0.035 after 7,100; of the last two cycles before 7,900, one made it better, one worse.)"""

@@ -10,10 +10,12 @@ at `was down for`, and to come back from there.
 from __future__ import annotations
 
 import random
+import re
 
 from labsupport.pocket.names import WORDS, made_up_word
 
 _SIGNS = "=:-~><|/+*#@%&^!?;,._$"
+_WORD = re.compile(r"(?<![\w{<.-])(?!min)[A-Za-z]+(?![\w}>-])")
 _LEAD_ENDS = ("",) * 10 + (":", ":", ":", ",", ",", " that", " that", " -", " because", " when")
 
 
@@ -29,6 +31,19 @@ def _word(rng: random.Random) -> str:
     if chance < 0.85:
         return rng.choice(WORDS[rng.choice(("nouns", "adjectives", "broke", "things_lost", "suffering"))])
     return made_up_word(rng, "train")
+
+
+def with_other_words(rng: random.Random, sentence: str) -> str:
+    """The sentence with a tenth to two fifths of its words made random ones; marks and `minutes` stay."""
+    share = rng.choice((0.1, 0.2, 0.4))
+
+    def other(match: re.Match[str]) -> str:
+        if rng.random() >= share:
+            return match[0]
+        word = _word(rng)
+        return word.capitalize() if match[0][0].isupper() else word
+
+    return _WORD.sub(other, sentence)
 
 
 def lead(rng: random.Random) -> str:
