@@ -38,10 +38,12 @@ def _shared(words: Words, chance: random.Random, count: int) -> list[Prompt]:
 
 
 def _mixed(words: Words, chance: random.Random, count: int) -> list[Prompt]:
+    """Lengths are drawn: where all answers are equally long, clients come in waves, and a server that stops
+    everything for a wave of prompts has few gaps that show it."""
     return [
-        Prompt(prompt=words.text(1500, chance), max_tokens=16)
+        Prompt(prompt=words.text(chance.randint(1000, 1500), chance), max_tokens=16)
         if number % LONG_EVERY == LONG_EVERY // 2
-        else Prompt(prompt=words.text(64, chance), max_tokens=96)
+        else Prompt(prompt=words.text(chance.randint(32, 96), chance), max_tokens=chance.randint(48, 144))
         for number in range(count)
     ]
 
@@ -53,7 +55,7 @@ LOADS = {
         Load("shared", "900 tokens that all share and 32 of their own in, 32 out", 964, _shared),
         Load(
             "mixed",
-            f"64 in and 96 out, and every {LONG_EVERY}th 1,500 in and 16 out",
+            f"32 to 96 in and 48 to 144 out, and every {LONG_EVERY}th 1,000 to 1,500 in and 16 out",
             1516,
             _mixed,
         ),

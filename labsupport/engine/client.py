@@ -110,7 +110,7 @@ class EngineClient:
         on a slow machine is given that time, with slack, where it is more than HUNG_AFTER_SECONDS. Loading
         has a limit of its own, `process.load_within_seconds`.
         """
-        longest_step_seconds = self.config.step_tokens * self.info.warm_up_seconds
+        longest_step_seconds = self.info.step_tokens * self.info.warm_up_seconds
         return max(HUNG_AFTER_SECONDS, STEP_SLACK * longest_step_seconds)
 
     @property

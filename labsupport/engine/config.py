@@ -90,11 +90,23 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             "most tokens in one step. Decodes come first, one token each; prompts are computed in chunks "
             "of what is left, so it bounds how long a prompt can hold up everybody else's next token. "
             "Fewer make for an even stream and a later first token, more for the opposite. At least as "
-            "many as slots.",
-            1,
+            "many as slots. 0 takes 128, or with llama, where the weights take less than 64 MiB and a step "
+            "is short all the same, 2,048.",
+            0,
             2**16,
         ),
-    ] = 128
+    ] = 0
+    mixed_step_tokens: Annotated[
+        int,
+        _lever(
+            "most tokens in a step in which some sequences decode; 0 takes step_tokens. The fewer, the "
+            "sooner everybody's next token comes while others' prompts are computed, and the later these "
+            "prompts' first; and small pieces cost more. Lower it where an even stream is worth more than "
+            "throughput. At least as many as slots.",
+            0,
+            2**16,
+        ),
+    ] = 0
     admission: Annotated[
         Admission,
         _lever(
@@ -189,10 +201,15 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"slots is {self.slots} and prefix_slots {self.prefix_slots}",
                 allowed=f"at most {LARGEST_SEQUENCE_COUNT} together",
             )
-        if self.step_tokens < self.slots:
+        if 0 < self.step_tokens < self.slots:
             raise ConfigRefused(
                 f"step_tokens is {self.step_tokens} with {self.slots} slots",
-                allowed="at least one token per slot, or a running sequence could be left out of a step",
+                allowed="0, or at least one token per slot: a running sequence could be left out of a step",
+            )
+        if 0 < self.mixed_step_tokens < self.slots:
+            raise ConfigRefused(
+                f"mixed_step_tokens is {self.mixed_step_tokens} with {self.slots} slots",
+                allowed="0, or at least one token per slot",
             )
         if self.kv_cells and self.kv_cells < self.context_tokens:
             raise ConfigRefused(

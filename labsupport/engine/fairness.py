@@ -60,8 +60,9 @@ def split_budget(budget: int, wants: Sequence[tuple[str, int]]) -> list[int]:
     wants: the tenant of each prompt and the tokens that it has left, first come first.
 
     Tenants share evenly, and what one does not need goes to the others (max-min fairness). Within a tenant,
-    who comes first takes all that it can use. With a budget of at least one token per tenant, each tenant
-    gets some, so a prompt that others wait for is never left standing.
+    half is who came first's, so that it is done in a bounded time; the rest goes to whoever has least left,
+    so that a short prompt does not stand behind a long one. With a budget of at least one token per tenant,
+    each tenant gets some, and its first prompt does, so one that others wait for is never left standing.
     """
     wanted: dict[str, int] = {}
     for tenant, tokens in wants:
@@ -70,8 +71,14 @@ def split_budget(budget: int, wants: Sequence[tuple[str, int]]) -> list[int]:
     for place, tenant in enumerate(sorted(wanted, key=wanted.__getitem__)):  # who wants least is served first
         left[tenant] = min(wanted[tenant], budget // (len(wanted) - place))
         budget -= left[tenant]
-    shares = []
-    for tenant, tokens in wants:
-        shares.append(min(tokens, left[tenant]))
-        left[tenant] -= shares[-1]
+    shares = [0] * len(wants)
+    firsts = {tenant: place for place, (tenant, _) in reversed(list(enumerate(wants)))}
+    for tenant, place in firsts.items():
+        shares[place] = min(wants[place][1], (left[tenant] + 1) // 2)
+        left[tenant] -= shares[place]
+    for place in sorted(range(len(wants)), key=lambda place: wants[place][1] - shares[place]):
+        tenant, tokens = wants[place]
+        more = min(tokens - shares[place], left[tenant])
+        shares[place] += more
+        left[tenant] -= more
     return shares

@@ -27,6 +27,6 @@ def load(config: EngineConfig) -> tuple[LoadedRunner, Selection]:
         from labsupport.engine.runners import bnb
 
         return bnb.BnbRunner(config), bnb.selection(config)
-    from labsupport.engine.runners import llama
+    from labsupport.engine.runners import llama, llama_loading
 
-    return llama.LlamaRunner(config), llama.selection(config)
+    return llama.LlamaRunner(config), llama_loading.selection(config)

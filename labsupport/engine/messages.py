@@ -151,6 +151,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str
     context_tokens: int
     max_sequences: int
+    step_tokens: int
     grammars: bool
     vocabulary_size: int
     weights_bytes: int

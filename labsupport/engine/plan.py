@@ -13,6 +13,9 @@ from typing import Literal, Protocol, runtime_checkable
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.sequence import Sequence
 
+DEFAULT_STEP_TOKENS = 128
+"""Most tokens in a step of a runner that knows no better."""
+
 PrefixSharing = Literal["alias", "copy", "none"]
 
 

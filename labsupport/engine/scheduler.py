@@ -58,6 +58,7 @@ class Scheduler:
         slots: int,
         prefix_slots: int = 0,
         step_tokens: int | None = None,
+        mixed_step_tokens: int = 0,
         admission: Admission = "reserve",
         fairness: Fairness = "keys",
         weights: Mapping[str, int] | None = None,
@@ -66,11 +67,13 @@ class Scheduler:
         self.limits = limits
         self.slots = slots
         self.step_tokens = min(step_tokens or limits.step_tokens, limits.step_tokens)
+        self.mixed_step_tokens = min(mixed_step_tokens or self.step_tokens, self.step_tokens)
         self.end_tokens = end_tokens
         self.memory = SlotMemory(limits, prefix_slots=prefix_slots)
-        if self.step_tokens < slots or slots + self.memory.prefix_slots > limits.max_slots:
+        if self.mixed_step_tokens < slots or slots + self.memory.prefix_slots > limits.max_slots:
             raise ValueError(
-                f"{slots} + {self.memory.prefix_slots} slots, {self.step_tokens} tokens a step: {limits}"
+                f"{slots} + {self.memory.prefix_slots} slots, {self.step_tokens} tokens a step, "
+                f"{self.mixed_step_tokens} beside decodes: {limits}"
             )
         if limits.cells < limits.context_tokens:
             raise ValueError(f"the longest sequence does not fit into the cells: {limits}")
@@ -90,6 +93,7 @@ class Scheduler:
             slots=config.slots,
             prefix_slots=config.prefix_slots,
             step_tokens=config.step_tokens,
+            mixed_step_tokens=config.mixed_step_tokens,
             admission=config.admission,
             fairness=config.fairness,
             weights=config.key_weights,
@@ -142,7 +146,13 @@ class Scheduler:
         sequences: list[Sequence] = []
         preemptions = self.counters.preemptions
         offer = self._offer(now)
-        counts, room = share_step(self.step_tokens, self.running, offer, tenant=self.waiting.tenant)
+        counts, room = share_step(
+            self.step_tokens,
+            self.running,
+            offer,
+            mixed_step_tokens=self.mixed_step_tokens,
+            tenant=self.waiting.tenant,
+        )
         for sequence in list(self.running):  # in order: the first is the last to lose its memory
             if sequence.slot is None:
                 continue  # it lost its memory to one before it just now

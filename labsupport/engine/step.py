@@ -17,15 +17,22 @@ from labsupport.engine.slot_memory import slot_of
 
 
 def share_step(
-    step_tokens: int, running: Items[Sequence], offer: Offer | None, *, tenant: Callable[[Sequence], str]
+    step_tokens: int,
+    running: Items[Sequence],
+    offer: Offer | None,
+    *,
+    mixed_step_tokens: int,
+    tenant: Callable[[Sequence], str],
 ) -> tuple[dict[str, int], int]:
     """How many tokens each running sequence computes in a step, by name, and how many are left for newcomers.
 
     Decodes come first: each gets its token. Prompts share what is left of the budget, and so does the one
-    that is about to be let in: others' long prompts must not keep it out.
+    that is about to be let in: others' long prompts must not keep it out. `mixed_step_tokens` is the budget
+    where any sequence decodes.
     """
     prompts = [sequence for sequence in running if not sequence.is_decoding]
-    room = step_tokens - len(running) + len(prompts)
+    num_decoding = len(running) - len(prompts)
+    room = (mixed_step_tokens if num_decoding else step_tokens) - num_decoding
     wants = [(tenant(sequence), sequence.num_uncomputed) for sequence in prompts]
     if offer:
         wants.append((tenant(offer.sequence), offer.num_uncomputed))

@@ -236,6 +236,7 @@ def _load(config: EngineConfig) -> tuple[Runner, Ready]:
         reason=chosen.reason,
         context_tokens=runner.limits.context_tokens,
         max_sequences=config.slots,
+        step_tokens=runner.limits.step_tokens,
         grammars=runner.limits.grammars,
         vocabulary_size=runner.limits.vocabulary_size,
         weights_bytes=runner.weights_bytes,

@@ -361,11 +361,27 @@ def test_a_step_is_split_evenly_between_keys_and_nothing_of_it_is_left_while_som
         assert given_to[key] + 1 >= max(given_to.values())
     if budget >= len({key for key, _ in wants}):
         assert all(given_to[key] for key, _ in wants)
-    # Within a key, who comes first goes first
+    # Within a key, half is the first one's, and the rest goes to whoever has least left
     for key in "abc":
         own = [(share, want[1]) for share, want in zip(shares, wants, strict=True) if want[0] == key]
-        unserved = [share < wanted for share, wanted in own]
-        assert all(share == 0 for share, _ in own[unserved.index(True) + 1 :]) if any(unserved) else True
+        if not own:
+            continue
+        first, *others = own
+        assert first[0] >= min(first[1], given_to[key] / 2)
+        unserved = [wanted for share, wanted in others if share < wanted]
+        assert all(wanted <= min(unserved) for share, wanted in others if share) if unserved else True
+
+
+def test_a_short_prompt_does_not_stand_behind_a_long_one_of_its_own_key():
+    # Given a prompt of forty tokens, which takes six steps, and one of four that comes after the first step
+    engine = Engine(slots=2, step_tokens=8)
+    long = engine.submit("long", "a", [1] * 40, 1)
+    engine.step()
+    short = engine.submit("short", "a", [2] * 4, 1)
+    # Then half a step is enough for the short one, and the long one goes on all the while
+    _, progress = engine.step()
+    assert [each.sequence for each in progress] == [short]
+    assert long.num_computed == 8 + 4
 
 
 def test_equal_calls_give_equal_plans():

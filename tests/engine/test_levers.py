@@ -12,6 +12,7 @@ from test_scheduler import LIMITS, run_to_end, sequence
 from labsupport.cli import serve
 from labsupport.engine.config import ConfigRefused, EngineConfig
 from labsupport.engine.levers import Lever, levers
+from labsupport.engine.plan import Drawn
 from labsupport.engine.runners.modeled import ModeledRunner
 from labsupport.engine.runners.threads import ThreadPolicy, thread_count, waiting
 from labsupport.engine.scheduler import Scheduler
@@ -171,16 +172,35 @@ def test_prompts_take_threads_of_their_own_where_asked():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "single"),
+    ("of_one", "of_many", "single", "decode"),
     [
-        ({8: 1.0, 4: 1.9}, 8),  # a large model: every thread counts
-        ({8: 1.0, 4: 1.1, 2: 1.2, 1: 2.0}, 2),
-        ({8: 1.0, 4: 0.9, 2: 0.8, 1: 0.7}, 1),  # a tiny one, or a machine with other work
+        ({8: 1.0, 4: 1.9}, {}, 8, 8),  # a large model: every thread counts, and many tokens are not tried
+        ({8: 1.0, 4: 1.1, 2: 1.2, 1: 2.0}, {8: 5.0, 4: 9.0}, 2, 8),
+        ({8: 1.0, 4: 0.9, 2: 0.8, 1: 0.7}, {8: 5.0, 4: 5.1, 2: 8.0}, 1, 4),
+        ({8: 1.0, 4: 1.1, 2: 1.9}, {8: 5.0, 4: 5.1, 2: 5.2, 1: 5.3}, 1, 1),  # a tiny one
     ],
 )
-def test_a_single_token_takes_no_more_threads_than_it_has_use_for(seconds, single):
-    policy = ThreadPolicy(single=8, decode=8, prompt=8)
-    assert policy.tried(seconds.__getitem__) == ThreadPolicy(single=single, decode=8, prompt=8)
+def test_decodes_take_no_more_threads_than_they_have_use_for(of_one, of_many, single, decode):
+    seconds = {1: of_one, 16: of_many}
+    policy = ThreadPolicy(single=8, decode=8, prompt=8).tried(
+        lambda threads, tokens: seconds[tokens][threads], sequences=16
+    )
+    assert policy == ThreadPolicy(single=single, decode=decode, prompt=8)
+
+
+def test_a_step_in_which_somebody_decodes_has_a_budget_of_its_own():
+    # Given four sequences that come one after the other, of ten tokens each
+    scheduler = scheduler_for(slots=4, step_tokens=16, mixed_step_tokens=5)
+    lengths = []
+    for index in range(4):
+        scheduler.submit(
+            sequence(str(index), list(range(10 * index, 10 * index + 10)), 30, order=(0.0, index))
+        )
+        plan = scheduler.schedule(0.0)
+        lengths.append(sorted(len(row.tokens) for row in plan.rows))
+        scheduler.commit(plan, [Drawn(1) for row in plan.rows if row.draw], 0.0)
+    # Then alone a prompt takes what it can use of a whole step, and beside a decode four tokens are left
+    assert lengths == [[10], [1, 4], [1, 4], [1, 2, 2]]
 
 
 def test_threads_spin_a_little_unless_the_environment_asks_for_something_else():

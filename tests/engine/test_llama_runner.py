@@ -32,7 +32,7 @@ def row(slot: int, start: int, tokens: list[int], *, draws: bool = True) -> Row:
 @pytest.fixture
 def runner(tiny_model):
     runner = LlamaRunner(
-        EngineConfig(threads=1, model=str(tiny_model), kv_cells=512, slots=4, prefix_slots=2)
+        EngineConfig(threads=1, model=str(tiny_model), kv_cells=512, slots=4, prefix_slots=2, step_tokens=128)
     )
     yield runner
     runner.close()
@@ -252,3 +252,39 @@ def test_an_impossible_prompt_among_others_is_refused_before_anything_runs(tiny_
         with pytest.raises(RequestRefused, match="token 258"):
             engine.generate([[65], [258]], GREEDY)
         assert not engine.scheduler.waiting
+
+
+def test_prompts_beside_decodes_give_what_they_give_alone(runner):
+    # Given two sequences that decode, and a prompt that is long enough to be computed apart from them
+    beginnings = [list(b"first of two"), list(b"second of two, and longer")]
+    prompt = list(b"a third one that comes later, and long: " * 3)[:100]
+    alone = []
+    for tokens in (*([*each, 65] for each in beginnings), prompt):
+        alone += runner.step(plan(row(0, 0, tokens)))
+        runner.step(plan(operations=(Free(0),)))
+    runner.step(plan(row(0, 0, beginnings[0], draws=False), row(1, 0, beginnings[1], draws=False)))
+    # When one step has them all, the prompt between the decodes
+    together = runner.step(
+        plan(
+            row(0, len(beginnings[0]), [65]),
+            row(2, 0, prompt),
+            row(1, len(beginnings[1]), [65]),
+        )
+    )
+    # Then each draws what it draws alone, in the order of the rows
+    assert [each.token for each in together] == [alone[0].token, alone[2].token, alone[1].token]
+    assert len({each.token for each in alone}) > 1, "or the order would not show"
+
+
+def test_where_only_the_second_half_of_a_step_finds_no_room_the_first_is_taken_back(runner):
+    # Given cells for a prompt of 100, but for no decode beside it
+    runner.step(plan(row(0, 0, [65] * 128, draws=False)))
+    runner.step(plan(row(1, 0, [66] * 128, draws=False)))
+    runner.step(plan(row(2, 0, [67] * 128, draws=False)))
+    runner.step(plan(row(3, 0, [68] * 28, draws=False)))
+    step = plan(row(0, 128, [65]), row(4, 0, [69] * 100), row(1, 128, [66]))
+    with pytest.raises(CellsExhausted):
+        runner.step(step)
+    # Then nothing of the step is left behind: once there is room, the same step can be executed
+    runner.step(plan(operations=(Free(2),)))
+    assert len(runner.step(step)) == 3

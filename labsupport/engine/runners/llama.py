@@ -7,17 +7,12 @@ separate caches; so the cache is unified and every plan is checked first.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
-import sys
 import time
-from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from labsupport.engine.runners.threads import ThreadPolicy, waiting
 
@@ -27,43 +22,34 @@ import llama_cpp
 
 from labsupport.anatomy import gguf_header
 from labsupport.engine.config import EngineConfig
-from labsupport.engine.plan import CellsExhausted, Copy, Draw, Drawn, Free, Plan, Row, RunnerLimits, Share
+from labsupport.engine.messages import SamplingParams
+from labsupport.engine.plan import (
+    CellsExhausted,
+    Copy,
+    Draw,
+    Drawn,
+    Free,
+    Plan,
+    Row,
+    Share,
+)
+from labsupport.engine.runners.llama_batch import LlamaBatch
 from labsupport.engine.runners.llama_grammar import HeldGrammars
+from labsupport.engine.runners.llama_loading import (
+    ModelRefused,
+    last_words,
+    limits_of,
+    load_model,
+    logged_mib,
+    open_backend,
+    open_context,
+    reason,
+)
 from labsupport.engine.runners.llama_vocabulary import LlamaVocabulary
-from labsupport.engine.sampling import Constraint, draw, is_argmax
-from labsupport.engine.selection import Selection, select
-from labsupport.errors import LabsupportError
-from labsupport.machine import nvidia
+from labsupport.engine.sampling import Logits, draw, is_argmax
 
-_KV_TYPES = {
-    "f16": llama_cpp.GGML_TYPE_F16,
-    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
-    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
-}
-_LARGEST_DEFAULT_CONTEXT = 4096
-_LARGEST_DEFAULT_CELLS = 16384
-
-_log: deque[str] = deque(maxlen=400)
-
-
-@llama_cpp.llama_log_callback
-def _keep_log(level: int, text: bytes, _user_data: Any) -> None:
-    _log.append(text.decode(errors="replace"))
-
-
-def selection(config: EngineConfig) -> Selection:
-    """Which device this build of llama.cpp takes on this machine, and why."""
-    return select(
-        config.engine,
-        has_cuda=nvidia.is_present(),
-        is_metal=sys.platform == "darwin" and platform.machine() == "arm64",
-        llama_offloads=bool(llama_cpp.llama_supports_gpu_offload()),
-        n_gpu_layers=config.n_gpu_layers,
-    )
-
-
-class ModelRefused(LabsupportError):
-    """A whole file that llama.cpp cannot serve as asked."""
+_TILE_TOKENS = 64
+"""GGML_FA_TILE_Q of ggml's `ggml-cpu/common.h`: from so many tokens on, a batch's attention goes by tiles."""
 
 
 class LlamaRunner:
@@ -74,25 +60,25 @@ class LlamaRunner:
 
     def __init__(self, config: EngineConfig) -> None:
         gguf_header.read(config.model)  # raises what llama.cpp might not survive
-        llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
-        _log.clear()
-        llama_cpp.llama_backend_init()
+        open_backend()
         self._context: Any = None
-        self._model = self._load(config)
+        self._model = load_model(config)
         vocabulary = LlamaVocabulary(llama_cpp.llama_model_get_vocab(self._model))
         self.end_tokens, self.piece = vocabulary.end_tokens, vocabulary.piece
-        self.limits = self._limits(config, vocabulary.size)
+        self.limits = limits_of(self._model, config, vocabulary_size=vocabulary.size)
         self._threads = ThreadPolicy.of(config.threads, config.prompt_threads)
-        self._context = self._open(config)
+        self._context = open_context(self._model, config, self.limits, threads=self._threads.decode)
         self._memory = llama_cpp.llama_get_memory(self._context)
-        self._columns = _batch_columns(self.limits.step_tokens)
-        self._batch = _batch_of(self._columns)
+        self._batch = LlamaBatch(self.limits.step_tokens)
         self._lengths = [0] * self.limits.max_slots
         self._grammars = HeldGrammars(vocabulary)
         self.weights_bytes = int(llama_cpp.llama_model_size(self._model))
-        self.kv_bytes, self.compute_bytes = _logged_mib("KV buffer size"), _logged_mib("compute buffer size")
-        self.warm_up_seconds = self._warm_up(self._threads.decode)
-        self._threads = self._threads.tried(lambda count: min(self._warm_up(count) for _ in range(3)))
+        self.kv_bytes, self.compute_bytes = logged_mib("KV buffer size"), logged_mib("compute buffer size")
+        self.warm_up_seconds = self._warm_up(self._threads.decode, 1)
+        self._threads = self._threads.tried(
+            lambda threads, tokens: min(self._warm_up(threads, tokens) for _ in range(3)),
+            sequences=config.slots,
+        )
 
     def step(self, plan: Plan) -> list[Drawn]:
         """Execute a plan. Raises CellsExhausted, and RuntimeError where llama.cpp refuses the batch."""
@@ -102,26 +88,63 @@ class LlamaRunner:
         if not plan.rows:
             return []
         self._refuse_impossible(plan.rows)
-        self._fill(plan.rows)
-        self._take_threads(self._threads.for_step([len(row.tokens) for row in plan.rows]))
-        status = llama_cpp.llama_decode(self._context, self._batch)
+        outputs: dict[int, tuple[int, Logits]] = {}
+        computed: list[Row] = []
+        for rows in self._batches(plan.rows):
+            try:
+                outputs |= self._compute(rows)
+            except CellsExhausted:
+                for row in computed:
+                    self._take_back(row)
+                raise
+            computed += rows
+        return [self._drawn(row, row.draw, *outputs[row.slot]) for row in plan.rows if row.draw]
+
+    def _batches(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """A step's decodes and prompts apart, where together they would be slow.
+
+        On the CPU, attention goes through a batch of `_TILE_TOKENS` or more in tiles of so many queries, and
+        through every cell that any query of a tile may look at. A decode among the tokens of a prompt makes
+        the whole tile look at the decode's sequence as well, and at the others'.
+        """
+        decodes = [row for row in rows if len(row.tokens) == 1]
+        prompts = [row for row in rows if len(row.tokens) > 1]
+        is_tiled = sum(len(row.tokens) for row in rows) >= _TILE_TOKENS
+        # What cannot be taken back token by token must not be computed in parts.
+        can_take_back = self.limits.prefix_sharing == "alias"
+        if decodes and prompts and is_tiled and can_take_back:
+            return [prompts, decodes]
+        return [list(rows)]
+
+    def _compute(self, rows: Sequence[Row]) -> dict[int, tuple[int, Logits]]:
+        """Execute rows in one batch; the likeliest token and the logits of each slot that is to draw."""
+        self._batch.fill(rows)
+        self._take_threads(self._threads.for_step([len(row.tokens) for row in rows]))
+        status = llama_cpp.llama_decode(self._context, self._batch.native)
         if status == 1:
             raise CellsExhausted
         if status:
-            raise RuntimeError(f"llama_decode returned {status}: {''.join(list(_log)[-5:]).strip()}")
-        for row in plan.rows:
+            raise RuntimeError(f"llama_decode returned {status}: {last_words()}")
+        for row in rows:
             self._lengths[row.slot] += len(row.tokens)
-        draws = [(row.slot, row.draw) for row in plan.rows if row.draw]
-        if not draws:
-            return []
+        slots = [row.slot for row in rows if row.draw]
+        if not slots:
+            return {}
         logits = np.ctypeslib.as_array(
-            llama_cpp.llama_get_logits(self._context), shape=(len(draws), self.limits.vocabulary_size)
+            llama_cpp.llama_get_logits(self._context), shape=(len(slots), self.limits.vocabulary_size)
         )
-        greedy = logits.argmax(axis=1).tolist() if len(draws) > 1 else [int(logits[0].argmax())]
-        return [
-            Drawn(best) if is_argmax(how.params) else draw(row, how, self._constraint(slot, how))
-            for best, row, (slot, how) in zip(greedy, logits, draws, strict=True)
-        ]
+        greedy = logits.argmax(axis=1).tolist() if len(slots) > 1 else [int(logits[0].argmax())]
+        return dict(zip(slots, zip(greedy, logits.copy(), strict=True), strict=True))
+
+    def _take_back(self, row: Row) -> None:
+        llama_cpp.llama_memory_seq_rm(self._memory, row.slot, row.start, -1)
+        self._lengths[row.slot] = row.start
+
+    def _drawn(self, row: Row, how: Draw, best: int, logits: Logits) -> Drawn:
+        if is_argmax(how.params):
+            return Drawn(best)
+        constraint = self._grammars.constraint(row.slot, how) if how.params.grammar else None
+        return draw(logits, how, constraint)
 
     def read_grammar(self, text: str) -> object:
         """See `plan.ReadsGrammars`."""
@@ -135,81 +158,18 @@ class LlamaRunner:
             llama_cpp.llama_model_free(self._model)
             self._context = None
 
-    def _constraint(self, slot: int, how: Draw) -> Constraint | None:
-        return self._grammars.constraint(slot, how) if how.params.grammar else None
-
     # Loading
 
-    def _load(self, config: EngineConfig) -> Any:
-        params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = 10_000 if config.n_gpu_layers < 0 else config.n_gpu_layers
-        model = llama_cpp.llama_model_load_from_file(os.fsencode(config.model), params)
-        if not model:
-            raise ModelRefused(
-                f"llama.cpp cannot load {config.model}: {_reason()}",
-                remedy="Make or pull it again: `labsupport models path NAME --quant Q`.",
-            )
-        if llama_cpp.llama_model_has_encoder(model) or not llama_cpp.llama_model_has_decoder(model):
-            raise ModelRefused(f"{config.model} is not a decoder-only model", allowed="a decoder-only model")
-        return model
-
-    def _limits(self, config: EngineConfig, vocabulary_size: int) -> RunnerLimits:
-        trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
-        context = config.context_tokens or min(trained, _LARGEST_DEFAULT_CONTEXT)
-        if context > trained:
-            raise ModelRefused(
-                f"context_tokens is {context}",
-                allowed=f"at most {trained}, what {config.model} was trained for",
-            )
-        keeps_every_token = not (
-            llama_cpp.llama_model_is_recurrent(self._model)
-            or llama_cpp.llama_model_is_hybrid(self._model)
-            or llama_cpp.llama_model_n_swa(self._model)
-        )
-        return RunnerLimits(
-            max_slots=config.slots + config.prefix_slots,
-            cells=config.kv_cells or max(context, min(config.slots * context, _LARGEST_DEFAULT_CELLS)),
-            context_tokens=context,
-            step_tokens=config.step_tokens,
-            vocabulary_size=vocabulary_size,
-            prefix_sharing="alias" if keeps_every_token else "none",
-            grammars=True,
-        )
-
-    def _open(self, config: EngineConfig) -> Any:
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = self.limits.cells
-        params.n_seq_max = self.limits.max_slots
-        params.kv_unified = True
-        # llama.cpp reserves one output per sequence and asserts that a batch has room for them.
-        params.n_batch = params.n_ubatch = max(self.limits.step_tokens, self.limits.max_slots)
-        params.n_threads = params.n_threads_batch = self._threads.decode
-        params.type_k = params.type_v = _KV_TYPES[config.kv_type]
-        params.offload_kqv = config.n_gpu_layers != 0
-        params.no_perf = True
-        context = llama_cpp.llama_init_from_model(self._model, params)
-        if not context:
-            raise ModelRefused(
-                f"llama.cpp cannot make a {config.kv_type} cache of {self.limits.cells} tokens for "
-                f"{config.model}: {_reason()}",
-                remedy="Ask for fewer kv_cells or a shorter context, or for kv_type f16.",
-            )
-        return context
-
-    def _warm_up(self, threads: int) -> float:
-        """Run one token, so that the first request does not pay for page faults and lazy allocations.
-
-        Says how long it took, in seconds.
+    def _warm_up(self, threads: int, tokens: int) -> float:
+        """Run one token in each of the first `tokens` slots, so that the first request does not pay for page
+        faults and lazy allocations. Says how long it took, in seconds.
         """
-        self._columns.tokens[0] = 0
-        self._columns.positions[0] = 0
-        self._columns.slots[0] = 0
-        self._columns.wants_logits[0] = 1
-        self._batch.n_tokens = 1
+        last = Draw(SamplingParams(max_tokens=1), 0, 0)
+        self._batch.fill([Row(slot, 0, [0], last) for slot in range(tokens)])
         self._take_threads(threads)
         begin = time.monotonic()
-        if llama_cpp.llama_decode(self._context, self._batch):
-            raise ModelRefused(f"the model loaded but computes nothing: {_reason()}")
+        if llama_cpp.llama_decode(self._context, self._batch.native):
+            raise ModelRefused(f"the model loaded but computes nothing: {reason()}")
         llama_cpp.llama_synchronize(self._context)
         elapsed = time.monotonic() - begin
         llama_cpp.llama_memory_clear(self._memory, True)
@@ -252,63 +212,3 @@ class LlamaRunner:
                 raise ValueError(f"there are {self.limits.max_slots} slots, and a row is not empty: {row}")
             if row.start != self._lengths[row.slot]:
                 raise ValueError(f"the slot holds {self._lengths[row.slot]} tokens: {row}")
-
-    def _fill(self, rows: tuple[Row, ...]) -> None:
-        columns, place = self._columns, 0
-        columns.wants_logits[:] = 0
-        for row in rows:
-            end = place + len(row.tokens)
-            columns.tokens[place:end] = row.tokens
-            columns.positions[place:end] = range(row.start, row.start + len(row.tokens))
-            columns.slots[place:end] = row.slot
-            columns.wants_logits[end - 1] = row.draw is not None
-            place = end
-        self._batch.n_tokens = place
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """A batch's arrays, which a step fills without a loop over tokens. `slot_pointers` point into `slots`."""
-
-    tokens: NDArray[np.int32]
-    positions: NDArray[np.int32]
-    slots: NDArray[np.int32]
-    slot_counts: NDArray[np.int32]
-    slot_pointers: NDArray[np.uintp]
-    wants_logits: NDArray[np.int8]
-
-
-def _batch_columns(size: int) -> _Columns:
-    slots = np.zeros(size, dtype=np.int32)
-    return _Columns(
-        tokens=np.zeros(size, dtype=np.int32),
-        positions=np.zeros(size, dtype=np.int32),
-        slots=slots,
-        slot_counts=np.ones(size, dtype=np.int32),
-        slot_pointers=(slots.ctypes.data + slots.itemsize * np.arange(size)).astype(np.uintp),
-        wants_logits=np.zeros(size, dtype=np.int8),
-    )
-
-
-def _batch_of(columns: _Columns) -> Any:
-    """A llama_batch over these arrays; it owns nothing, so it is never freed."""
-    fields = dict(llama_cpp.llama_batch._fields_)
-    return llama_cpp.llama_batch(
-        token=columns.tokens.ctypes.data_as(fields["token"]),
-        pos=columns.positions.ctypes.data_as(fields["pos"]),
-        n_seq_id=columns.slot_counts.ctypes.data_as(fields["n_seq_id"]),
-        seq_id=columns.slot_pointers.ctypes.data_as(fields["seq_id"]),
-        logits=columns.wants_logits.ctypes.data_as(fields["logits"]),
-    )
-
-
-def _reason() -> str:
-    """The first complaint in llama.cpp's log: the later ones only say that it gave up."""
-    lines = [line.strip() for line in "".join(_log).splitlines() if "error" in line or "fail" in line]
-    return lines[0] if lines else "it gives no reason (perhaps there is too little memory)"
-
-
-def _logged_mib(what: str) -> int:
-    """The bytes that llama.cpp reported in its log, summed over devices."""
-    found = [line.split("=")[1].split("MiB")[0] for line in "".join(_log).splitlines() if what in line]
-    return round(sum(float(mib) for mib in found) * 2**20)

@@ -5,8 +5,10 @@ one that spins until the other comes takes the core from whoever the other is wa
 notebook or a load generator shares it. So they spin for a few microseconds, longer than they wait where each
 has its core, and then sleep. `benchmarks/README.md` shows what each gives ("What a step takes").
 
-A single token is limited by how fast the weights come from memory, which few cores can use up; prompts are
-limited by arithmetic, of which every core brings more. So a step with a prompt can have a count of its own.
+Decodes of a small model have too little to do for several threads (`pocket`, 16 sequences: 5.3 ms with one,
+5.1 ms with two), and HTTP can use the other core. Those of a large one are limited by how fast the weights
+come from memory, which few cores can use up; prompts are limited by arithmetic, of which every core brings
+more. So a step with a prompt can have a count of its own.
 """
 
 from __future__ import annotations
@@ -46,22 +48,31 @@ class ThreadPolicy:
         decode = thread_count(threads)
         return cls(decode, decode, thread_count(prompt_threads) if prompt_threads else decode)
 
-    def tried(self, seconds_with: Callable[[int], float]) -> ThreadPolicy:
-        """With the fewest threads for a single token that are nearly as fast as all.
+    def tried(self, seconds_with: Callable[[int, int], float], *, sequences: int) -> ThreadPolicy:
+        """With the fewest threads for decodes that are nearly as fast as all: for one token, then for one of
+        each of `sequences`.
 
-        `seconds_with(count)` is what a token takes with so many threads. Of a small model's token little is
-        left to share out, and each thread less is a core for HTTP.
+        `seconds_with(threads, tokens)` is what such a step takes. Of a small model's token little is left to
+        share out, and each thread less is a core for HTTP. Where one token takes all threads, many do too.
         """
-        single, limit = self.decode, NEARLY_AS_FAST * seconds_with(self.decode)
-        while single > 1 and seconds_with(single // 2) <= limit:
-            single //= 2
-        return replace(self, single=single)
+        single = _fewest(self.decode, lambda threads: seconds_with(threads, 1))
+        if single == self.decode:
+            return self
+        decode = _fewest(self.decode, lambda threads: seconds_with(threads, sequences))
+        return replace(self, single=min(single, decode), decode=decode)
 
     def for_step(self, row_lengths: Sequence[int]) -> int:
         """How many threads a step takes, by the tokens of each of its rows."""
         if max(row_lengths) > 1:
             return self.prompt
         return self.decode if len(row_lengths) > 1 else self.single
+
+
+def _fewest(threads: int, seconds_with: Callable[[int], float]) -> int:
+    limit = NEARLY_AS_FAST * seconds_with(threads)
+    while threads > 1 and seconds_with(threads // 2) <= limit:
+        threads //= 2
+    return threads
 
 
 def thread_count(wanted: int) -> int:

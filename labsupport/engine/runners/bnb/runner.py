@@ -19,7 +19,18 @@ import torch
 
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import SamplingParams
-from labsupport.engine.plan import CellsExhausted, Copy, Draw, Drawn, Free, Plan, Row, RunnerLimits, Share
+from labsupport.engine.plan import (
+    DEFAULT_STEP_TOKENS,
+    CellsExhausted,
+    Copy,
+    Draw,
+    Drawn,
+    Free,
+    Plan,
+    Row,
+    RunnerLimits,
+    Share,
+)
 from labsupport.engine.runners.bnb.attention import StepLayout, mixed_layout
 from labsupport.engine.runners.bnb.device_sampling import draw_rows
 from labsupport.engine.runners.bnb.loading import ModelRefused, load, stored_bytes
@@ -130,7 +141,7 @@ class BnbRunner:
             max_slots=slots,
             cells=slots * context,
             context_tokens=context,
-            step_tokens=config.step_tokens,
+            step_tokens=config.step_tokens or max(DEFAULT_STEP_TOKENS, config.slots),
             vocabulary_size=int(shape.vocab_size),
             prefix_sharing="copy",
         )
