@@ -71,6 +71,9 @@ class LlamaRunner:
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = LlamaBatch(self.limits.step_tokens)
         self._lengths = [0] * self.limits.max_slots
+        is_on_cpu = not (config.n_gpu_layers and llama_cpp.llama_supports_gpu_offload())
+        # What cannot be taken back token by token must not be computed in parts.
+        self._may_part = is_on_cpu and self.limits.prefix_sharing == "alias"
         self._grammars = HeldGrammars(vocabulary)
         self.weights_bytes = int(llama_cpp.llama_model_size(self._model))
         self.kv_bytes, self.compute_bytes = logged_mib("KV buffer size"), logged_mib("compute buffer size")
@@ -110,11 +113,7 @@ class LlamaRunner:
         decodes = [row for row in rows if len(row.tokens) == 1]
         prompts = [row for row in rows if len(row.tokens) > 1]
         is_tiled = sum(len(row.tokens) for row in rows) >= _TILE_TOKENS
-        # What cannot be taken back token by token must not be computed in parts.
-        can_take_back = self.limits.prefix_sharing == "alias"
-        if decodes and prompts and is_tiled and can_take_back:
-            return [prompts, decodes]
-        return [list(rows)]
+        return [prompts, decodes] if decodes and prompts and is_tiled and self._may_part else [list(rows)]
 
     def _compute(self, rows: Sequence[Row]) -> dict[int, tuple[int, Logits]]:
         """Execute rows in one batch; the likeliest token and the logits of each slot that is to draw."""
