@@ -152,8 +152,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         int,
         _lever(
             "CPU threads; 0 takes one per physical core, at most 8. Where all of them are not faster for a "
-            "single token than fewer, which is tried at load, such a step takes fewer. A step is as slow "
-            "as its slowest thread, so where other work takes whole cores for long, ask for fewer.",
+            "single token than fewer, which is tried at load, such a step takes fewer, and so do decodes "
+            "that become slow because other work takes a core. Ask for fewer where that other work must not "
+            "be slowed by this.",
             0,
             512,
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import gguf
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from labsupport.engine.messages import SamplingParams
 from labsupport.engine.offline import Completion, OfflineEngine
 from labsupport.engine.plan import CellsExhausted, Draw, Free, Plan, Row, Share
 from labsupport.engine.runners.llama import LlamaRunner
+from labsupport.engine.runners.threads import ThreadPolicy
 from labsupport.engine.validation import RequestRefused
 from labsupport.errors import LabsupportError
 
@@ -288,3 +291,34 @@ def test_where_only_the_second_half_of_a_step_finds_no_room_the_first_is_taken_b
     # Then nothing of the step is left behind: once there is room, the same step can be executed
     runner.step(plan(operations=(Free(2),)))
     assert len(runner.step(step)) == 3
+
+
+def test_decodes_take_a_thread_less_where_a_neighbour_makes_them_slow_and_prompts_do_not(
+    tiny_model, monkeypatch
+):
+    import llama_cpp  # here, for the runner has to say first how its threads wait
+
+    # Given two threads, though so small a model would do with one
+    monkeypatch.setattr(ThreadPolicy, "of", lambda *_: ThreadPolicy(2, 2, 2))
+    monkeypatch.setattr(ThreadPolicy, "tried", lambda self, *_, **__: self)
+    runner = LlamaRunner(EngineConfig(model=str(tiny_model), kv_cells=512, slots=2, step_tokens=128))
+    decode, used, is_disturbed = llama_cpp.llama_decode, [], False
+
+    def timed(context, batch):
+        used.append(llama_cpp.llama_n_threads(context))
+        time.sleep(0.02 if is_disturbed and used[-1] == 2 else 0.002)
+        return decode(context, batch)
+
+    monkeypatch.setattr(llama_cpp, "llama_decode", timed)
+    runner.step(plan(row(0, 0, [65] * 8)))
+    for start in range(8, 28):
+        runner.step(plan(row(0, start, [65])))
+    assert set(used) == {2}
+    # When what they meet at takes ten times as long with both
+    is_disturbed = True
+    for start in range(28, 58):
+        runner.step(plan(row(0, start, [65])))
+    assert used[-1] == 1
+    runner.step(plan(row(1, 0, [65] * 8)))
+    assert used[-1] == 2
+    runner.close()

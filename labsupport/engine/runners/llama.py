@@ -46,6 +46,7 @@ from labsupport.engine.runners.llama_loading import (
     reason,
 )
 from labsupport.engine.runners.llama_vocabulary import LlamaVocabulary
+from labsupport.engine.runners.neighbours import DecodeThreads
 from labsupport.engine.sampling import Logits, draw, is_argmax
 
 _TILE_TOKENS = 64
@@ -79,9 +80,10 @@ class LlamaRunner:
         self.kv_bytes, self.compute_bytes = logged_mib("KV buffer size"), logged_mib("compute buffer size")
         self.warm_up_seconds = self._warm_up(self._threads.decode, 1)
         self._threads = self._threads.tried(
-            lambda threads, tokens: min(self._warm_up(threads, tokens) for _ in range(3)),
+            lambda threads, tokens: min(self._warm_up(threads, tokens) for _ in range(5)),
             sequences=config.slots,
         )
+        self._decode_threads = DecodeThreads(self._threads.decode)
 
     def step(self, plan: Plan) -> list[Drawn]:
         """Execute a plan. Raises CellsExhausted, and RuntimeError where llama.cpp refuses the batch."""
@@ -118,8 +120,7 @@ class LlamaRunner:
     def _compute(self, rows: Sequence[Row]) -> dict[int, tuple[int, Logits]]:
         """Execute rows in one batch; the likeliest token and the logits of each slot that is to draw."""
         self._batch.fill(rows)
-        self._take_threads(self._threads.for_step([len(row.tokens) for row in rows]))
-        status = llama_cpp.llama_decode(self._context, self._batch.native)
+        status = self._decode([len(row.tokens) for row in rows])
         if status == 1:
             raise CellsExhausted
         if status:
@@ -134,6 +135,17 @@ class LlamaRunner:
         )
         greedy = logits.argmax(axis=1).tolist() if len(slots) > 1 else [int(logits[0].argmax())]
         return dict(zip(slots, zip(greedy, logits.copy(), strict=True), strict=True))
+
+    def _decode(self, row_lengths: list[int]) -> int:
+        """Execute the batch with as many threads as suit it; what llama.cpp returns."""
+        threads = self._threads.for_step(row_lengths)
+        learns = threads == self._threads.decode and max(row_lengths) == 1
+        self._take_threads(self._decode_threads.count if learns else threads)
+        began = time.monotonic()
+        status = int(llama_cpp.llama_decode(self._context, self._batch.native))
+        if learns:
+            self._decode_threads.took(len(row_lengths), time.monotonic() - began)
+        return status
 
     def _take_back(self, row: Row) -> None:
         llama_cpp.llama_memory_seq_rm(self._memory, row.slot, row.start, -1)

@@ -3,7 +3,9 @@
 The threads of one step meet several times in every layer. One that sleeps at each meeting is woken too late;
 one that spins until the other comes takes the core from whoever the other is waiting for, when HTTP, a
 notebook or a load generator shares it. So they spin for a few microseconds, longer than they wait where each
-has its core, and then sleep. `benchmarks/README.md` shows what each gives ("What a step takes").
+has its core, and then sleep. `benchmarks/README.md` shows what each gives ("What a step takes"). A count of
+spins lasts as long as the processor's pauses: Intel's are of up to 140 cycles since Skylake, of about 10
+before (Intel, 64 and IA-32 Architectures Optimization Reference Manual, 2.6.4), and elsewhere short too.
 
 Decodes of a small model have too little to do for several threads (`pocket`, 16 sequences: 5.3 ms with one,
 5.1 ms with two), and HTTP can use the other core. Those of a large one are limited by how fast the weights
@@ -17,19 +19,23 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from labsupport.machine.detect import cpu_name
+
 _MOST_USEFUL_THREADS = 8
-NEARLY_AS_FAST = 1.3
-_SPIN_COUNT = "200"
+NEARLY_AS_FAST = 1.1
+_SPIN_COUNT, _SPIN_COUNT_ON_INTEL = "1000", "200"
 
 
-def waiting(environment: Mapping[str, str]) -> dict[str, str]:
+def waiting(environment: Mapping[str, str], *, processor: str = "") -> dict[str, str]:
     """How GNU's OpenMP is to wait: variables for a process that has not loaded it yet.
 
     Those that `environment` sets itself are left out, and so is the count where it asks for `ACTIVE` waits.
+    `processor` is its name; without one, that of this machine.
     """
     wanted = {"OMP_WAIT_POLICY": "PASSIVE"}
     if environment.get("OMP_WAIT_POLICY", "PASSIVE").upper() == "PASSIVE":
-        wanted["GOMP_SPINCOUNT"] = _SPIN_COUNT
+        is_intel = "intel" in (processor or cpu_name()).lower()
+        wanted["GOMP_SPINCOUNT"] = _SPIN_COUNT_ON_INTEL if is_intel else _SPIN_COUNT
     return {name: value for name, value in wanted.items() if name not in environment}
 
 
