@@ -22,7 +22,7 @@ from torch.nn import functional
 from labsupport.pocket import tokenizer as pocket_tokenizer
 from labsupport.pocket.curriculum import Curriculum, Row
 from labsupport.pocket.model_config import llama_config
-from labsupport.pocket.schedule import CYCLES, optimizers, set_rates, share_of_rate
+from labsupport.pocket.schedule import AVERAGED, CYCLES, optimizers, set_rates, share_of_rate
 from labsupport.pocket.skills import samples
 from labsupport.pocket.team import Team
 from labsupport.pocket.wiring import wire
@@ -112,6 +112,7 @@ class Training:
         )
         self.optimizers = optimizers(self.model, self.team, dtype=self.dtype)
         self.step = 0
+        self.mean = {name: torch.zeros_like(tensor) for name, tensor in self.model.state_dict().items()}
         self.curve: list[dict[str, float]] = []
         if (out / CHECKPOINT).exists():
             self._resume()
@@ -153,6 +154,9 @@ class Training:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
+        if share := AVERAGED.get(self.step):
+            for name, tensor in self.model.state_dict().items():
+                self.mean[name] += share * tensor
         tokens = sum(len(row.tokens) for row in rows)
         seconds = time.monotonic() - began
         self.curve.append(
@@ -182,6 +186,7 @@ class Training:
             "step": self.step,
             "seed": self.seed,
             "model": self.model.state_dict(),
+            "mean": self.mean,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "curve": self.curve,
         }
@@ -197,16 +202,19 @@ class Training:
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.step, self.curve = state["step"], state["curve"]
+        self.step, self.curve, self.mean = state["step"], state["curve"], state["mean"]
         print(f"resumed at step {self.step}", flush=True)
 
     def export(self, folder: Path) -> None:
-        """Write config, bf16 weights, tokenizer and generation config as transformers reads them."""
+        """Write config, bf16 weights, tokenizer and generation config as transformers reads them.
+
+        The weights are the mean of `AVERAGED`, or where a run did not come so far, those of its last step.
+        """
         from transformers import GenerationConfig, LlamaForCausalLM
 
         folder.mkdir(parents=True, exist_ok=True)
         copy = LlamaForCausalLM(self.model.config)
-        copy.load_state_dict(self.model.state_dict())
+        copy.load_state_dict(self.mean if self.step >= max(AVERAGED) else self.model.state_dict())
         copy = copy.to(torch.bfloat16)
         copy.generation_config = GenerationConfig(
             do_sample=False, max_new_tokens=128, bos_token_id=0, eos_token_id=2, pad_token_id=0

@@ -14,11 +14,13 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from labsupport.pocket import tokenizer as pocket_tokenizer
+from labsupport.pocket import train
 from labsupport.pocket.curriculum import Curriculum, induction_row, lookup_row
 from labsupport.pocket.model_config import llama_config
 from labsupport.pocket.muon import Muon
 from labsupport.pocket.report import WEIGHTS
 from labsupport.pocket.schedule import (
+    AVERAGED,
     CYCLES,
     EMBEDDING_RATE,
     HELD_STEPS,
@@ -84,6 +86,33 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path) -> Non
         unbroken.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
     ):
         assert torch.equal(theirs, ours), name
+
+
+def test_what_is_exported_is_the_mean_of_the_steps_that_are_averaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "AVERAGED", {1: 0.25, 3: 0.75})
+    weights = []
+    for step in (1, 2, 3):  # stopped and gone on with in between
+        training = _training(tmp_path)
+        training.run(until=step)
+        weights.append({name: tensor.clone() for name, tensor in training.model.state_dict().items()})
+        training.export(tmp_path / f"export{step}")
+
+    def exported(step: int) -> dict[str, torch.Tensor]:
+        return LlamaForCausalLM.from_pretrained(tmp_path / f"export{step}").state_dict()
+
+    for name, tensor in exported(3).items():
+        mean = 0.25 * weights[0][name] + 0.75 * weights[2][name]
+        torch.testing.assert_close(tensor.float(), mean.bfloat16().float())
+    for name, tensor in exported(2).items():  # not yet there: the last step's own
+        torch.testing.assert_close(tensor.float(), weights[1][name].bfloat16().float())
+
+
+def test_ends_of_cycles_are_averaged_and_with_shares_of_one() -> None:
+    assert set(AVERAGED) <= {end for end, _ in CYCLES}
+    assert max(AVERAGED) == CYCLES[-1][0]
+    assert sum(AVERAGED.values()) == pytest.approx(1)
 
 
 def test_products_in_bf16_hardly_change_a_step_and_leave_what_is_kept_in_fp32(tmp_path: Path) -> None:

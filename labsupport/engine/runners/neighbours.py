@@ -1,8 +1,8 @@
 """How many threads decodes take while other processes use the cores.
 
 The threads of a step meet several times in every layer. Where a notebook or a load generator takes a core
-away, all wait for the one that was put off, so one thread fewer can be twice as fast (`benchmarks/README.md`,
-"What a step takes"). Nobody tells the engine, but its own steps do: they take longer than they did.
+away, all wait for the one that was put off, so fewer threads can be faster (`benchmarks/README.md`, "A core
+less"). Nobody tells the engine, but its own steps do: they take longer than they did.
 
 Right means: alone, all threads are used; beside a neighbour, as many as are fastest, after a few dozen steps;
 and all of them again a few hundred steps after it has gone. What is found by trying costs some steps that are
