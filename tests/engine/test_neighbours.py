@@ -31,6 +31,14 @@ def test_alone_every_step_has_all_threads(sequences):
     assert set(counts) == {2}
 
 
+def test_hiccups_change_nothing():
+    threads, counts = DecodeThreads(2), []
+    run(threads, QUIET, 20 * WINDOW)
+    for _ in range(20):
+        counts += run(threads, BUSY, WINDOW)[0] + run(threads, QUIET, 3 * WINDOW)[0]
+    assert set(counts) == {2}
+
+
 def test_a_neighbour_is_left_its_core_until_it_goes():
     threads = DecodeThreads(2)
     run(threads, QUIET, 200)

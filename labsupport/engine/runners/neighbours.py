@@ -32,6 +32,7 @@ class DecodeThreads:
         self._recent: deque[float] = deque(maxlen=WINDOW)
         self._settled = 1.0  # how slow the count was when it was chosen
         self._trial: tuple[int, float] | None = None  # the count before it, and how slow that was
+        self._was_slow = False
         self._pause, self._next_pause = 0, FIRST_PAUSE
 
     def took(self, sequences: int, seconds: float) -> None:
@@ -47,6 +48,8 @@ class DecodeThreads:
             self._decide(slowness)
 
     def _decide(self, slowness: float) -> None:
+        is_slow, was_slow = slowness > SLOW * self._settled, self._was_slow
+        self._was_slow = is_slow
         if self._trial:
             before, slowness_before = self._trial
             self._trial = None
@@ -59,8 +62,9 @@ class DecodeThreads:
             self._pause = self._next_pause
         elif self._pause:
             self._pause -= 1
-        elif slowness > SLOW * self._settled and self.count > 1:
-            self._try(self.count // 2, slowness)
+        elif is_slow and self.count > 1:
+            if was_slow:  # twice: a hiccup is no neighbour
+                self._try(self.count // 2, slowness)
         elif self.count < self._most:
             self._try(self.count + 1, slowness)
 
