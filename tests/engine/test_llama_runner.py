@@ -322,3 +322,16 @@ def test_decodes_take_a_thread_less_where_a_neighbour_makes_them_slow_and_prompt
     runner.step(plan(row(1, 0, [65] * 8)))
     assert used[-1] == 2
     runner.close()
+
+
+def test_a_step_that_finds_no_room_says_nothing_of_how_long_decodes_take(runner, monkeypatch):
+    learned = []
+    monkeypatch.setattr(runner._decode_threads, "took", lambda *step: learned.append(step))
+    for slot in range(4):
+        runner.step(plan(row(slot, 0, [65] * 128, draws=False)))
+    with pytest.raises(CellsExhausted):
+        runner.step(plan(row(0, 128, [65])))
+    assert not learned
+    runner.step(plan(operations=(Free(1),)))
+    runner.step(plan(row(0, 128, [65])))
+    assert len(learned) == 1

@@ -1,4 +1,4 @@
-"""Threads beside a busy neighbour, on a modelled machine whose times are those measured for two cores."""
+"""Threads beside a busy neighbour, on a modelled machine: two cores, times of the size of those measured."""
 
 from __future__ import annotations
 

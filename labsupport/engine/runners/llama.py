@@ -23,16 +23,7 @@ import llama_cpp
 from labsupport.anatomy import gguf_header
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import SamplingParams
-from labsupport.engine.plan import (
-    CellsExhausted,
-    Copy,
-    Draw,
-    Drawn,
-    Free,
-    Plan,
-    Row,
-    Share,
-)
+from labsupport.engine.plan import CellsExhausted, Copy, Draw, Drawn, Free, Plan, Row, Share
 from labsupport.engine.runners.llama_batch import LlamaBatch
 from labsupport.engine.runners.llama_grammar import HeldGrammars
 from labsupport.engine.runners.llama_loading import (
@@ -143,7 +134,7 @@ class LlamaRunner:
         self._take_threads(self._decode_threads.count if learns else threads)
         began = time.monotonic()
         status = int(llama_cpp.llama_decode(self._context, self._batch.native))
-        if learns:
+        if learns and not status:  # a refusal takes no time, and says nothing
             self._decode_threads.took(len(row_lengths), time.monotonic() - began)
         return status
 

@@ -12,7 +12,6 @@ slow, so what was of no use is tried less and less often.
 from __future__ import annotations
 
 import statistics
-from collections import deque
 
 WINDOW = 6
 """Steps that say how fast a count is: their median."""
@@ -29,7 +28,7 @@ class DecodeThreads:
     def __init__(self, most: int) -> None:
         self.count = self._most = most
         self._usual: dict[int, float] = {}  # seconds with all threads, by the number of sequences
-        self._recent: deque[float] = deque(maxlen=WINDOW)
+        self._recent: list[float] = []
         self._settled = 1.0  # how slow the count was when it was chosen
         self._trial: tuple[int, float] | None = None  # the count before it, and how slow that was
         self._was_slow = False
