@@ -31,10 +31,9 @@ from playwright.sync_api import Locator, Page, sync_playwright
 COURSE = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
-SETTINGS = {
+SETTINGS = {  # else as set-up leaves them
     # Every cell is in the page, also the ones out of sight: a picture shows all, and a locator finds all.
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
-    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 NOTEBOOK = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook"
 MARGIN_PIXELS = 24
@@ -227,6 +226,10 @@ class Notebook:
             for output in cell.get("outputs", [])
             if output["output_type"] == "error"
         ]
+
+    def notifications(self) -> list[str]:
+        """What JupyterLab says in boxes over the page."""
+        return self.page.locator(".jp-toast-message").all_inner_texts()
 
     def text_of(self, index: int) -> str:
         """What a reader sees under the cell at `index`: its outputs as rendered text."""

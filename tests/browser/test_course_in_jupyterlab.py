@@ -51,6 +51,7 @@ def test_lesson_01_runs_from_top_to_bottom_and_its_figure_follows_the_slider(lab
 
         assert len(before) == len(after) == 1
         assert lesson.text_of(explorer) != said  # the number beside the slider moved too
+        assert lesson.notifications() == []  # nothing lies over the text
 
 
 @pytest.mark.slow

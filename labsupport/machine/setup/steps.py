@@ -20,6 +20,8 @@ from labsupport.machine.setup.session import Session
 
 FREE_BYTES = {"cpu": 5 * 2**30, "cuda": 16 * 2**30}
 MODEL = ("pocket", "q4_k_m")
+LAB_SETTINGS = Path(__file__).with_name("overrides.json")
+"""Defaults of JupyterLab: without them it asks, over the text of a lesson, whether to fetch its news."""
 
 
 def look(session: Session) -> None:
@@ -120,8 +122,9 @@ def install_packages(session: Session, torch: torch_build.Source, *, beside: Job
 
 
 def install_course(session: Session, building: Job | None) -> None:
-    """llama-cpp-python from its wheel, once that is there, and the course's own package."""
+    """llama-cpp-python from its wheel, once that is there, the course's own package, and JupyterLab's defaults."""
     wheel = llama_wheel.kept(session.llama_folder)
+    lab_settings = session.venv / "share" / "jupyter" / "lab" / "settings" / LAB_SETTINGS.name
 
     def act() -> str:
         found = wheel
@@ -134,9 +137,11 @@ def install_course(session: Session, building: Job | None) -> None:
         session.pip("install", "--no-deps", "--force-reinstall", found)
         session.pip("install", "--no-deps", "--no-build-isolation", "--editable", session.root)
         session.pip("check")
+        lab_settings.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(LAB_SETTINGS, lab_settings)
         return str(found)
 
-    inputs = [session.llama_folder, (session.root / "pyproject.toml").read_text()]
+    inputs = [session.llama_folder, (session.root / "pyproject.toml").read_text(), LAB_SETTINGS.read_text()]
     title = "install llama-cpp-python and the course itself"
     session.step("course", title, inputs, act, still_there=lambda _: session.holds(["llama-cpp-python"]))
 
