@@ -67,6 +67,7 @@ def _one(options: Options, model: str, batch: int, *, is_quiet: bool) -> bool:
         "model": str(setup.gguf),
         "engine": "llama",
         "threads": setup.threads,
+        "spare_cores": 0,
         "slots": batch,
         "prefix_slots": 0,
         "context_tokens": PROMPT_TOKENS + STEPS + 1,

@@ -90,8 +90,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             "most tokens in one step. Decodes come first, one token each; prompts are computed in chunks "
             "of what is left, so it bounds how long a prompt can hold up everybody else's next token. "
             "Fewer make for an even stream and a later first token, more for the opposite. At least as "
-            "many as slots. 0 takes 128, or with llama, where the weights take less than 64 MiB and a step "
-            "is short all the same, 2,048.",
+            "many as slots. 0 takes 128, or with llama, where a step is short all the same, 512 with weights "
+            "of less than 256 MiB and 2,048 with less than 64.",
             0,
             2**16,
         ),
@@ -151,14 +151,24 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     threads: Annotated[
         int,
         _lever(
-            "CPU threads; 0 takes one per physical core, at most 8. Where all of them are not faster for a "
-            "single token than fewer, which is tried at load, such a step takes fewer, and so do decodes "
-            "that become slow because other work takes a core. Ask for fewer where that other work must not "
-            "be slowed by this.",
+            "CPU threads; 0 takes one per physical core, at most 8. Where the weights take less than 64 MiB "
+            "and fewer are as fast, which is tried at load, decodes take fewer, and so do decodes that "
+            "become slow because other work takes a core. Ask for fewer where that other work must not be "
+            "slowed by this.",
             0,
             512,
         ),
     ] = 0
+    spare_cores: Annotated[
+        int,
+        _lever(
+            "CPU threads less for decodes of a model that is so small that a single token has no use for "
+            "all of them: its tokens come faster than HTTP can pass them on, which needs a core for that. "
+            "0 where nobody has to, as in your own process. llama only.",
+            0,
+            512,
+        ),
+    ] = 1
     prompt_threads: Annotated[
         int,
         _lever(

@@ -110,6 +110,6 @@ def generate(
     `settings` are fields of `EngineConfig`. Raises a LabsupportError for a damaged model, an impossible
     setting or an impossible prompt.
     """
-    config = msgspec.structs.replace(EngineConfig(model=str(model_path)), **settings).checked()
+    config = msgspec.structs.replace(EngineConfig(model=str(model_path), spare_cores=0), **settings).checked()
     with OfflineEngine(config) as engine:
         return engine.generate(prompts, params)

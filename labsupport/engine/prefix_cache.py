@@ -1,9 +1,9 @@
 """Finished sequences that are kept because a later prompt may begin with the same tokens.
 
 Right means: what `items` names really holds those tokens; the entry dropped first is the one that went unused
-longest; and no more are kept than are asked for. For to keep one is not free: attention passes over every
-cell in use, masked or not, so whoever runs pays for it. (`benchmarks/README.md` says how
-much.)
+longest; and while somebody runs, no more are kept than are asked for, which may be none. For to keep one is
+not free: attention passes over every cell in use, masked or not, so whoever runs pays for it.
+(`benchmarks/README.md` says how much.)
 
 How many are asked for is learned as ARC does (Megiddo and Modha, FAST 2003): the tokens of what was dropped
 are remembered, without their cells. A prompt that would have found them says that too few were kept, and one
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-FIRST_ROOM, LEAST_ROOM = 4, 2
+FIRST_ROOM = 4
 WORTHWHILE_TOKENS = 16
 """Of so many tokens that had to be computed again, it is worth while to learn."""
 
@@ -23,7 +23,7 @@ WORTHWHILE_TOKENS = 16
 class PrefixCache:
     """Tokens of retired slots, least recently used first.
 
-    room: how many to keep now; at most `most`.
+    room: how many to keep now beside what runs; at most `most`.
     """
 
     def __init__(self, most: int) -> None:
@@ -55,6 +55,7 @@ class PrefixCache:
         """Note that a slot was of use, which makes it the last to be dropped."""
         self._tokens[slot] = self._tokens.pop(slot)
         self._unused.discard(slot)
+        self.room = max(1, self.room)
 
     def drop_oldest(self, *, sparing: int | None = None) -> int | None:
         """Forget the slot that went unused longest, and name it; None when there is none but `sparing`."""
@@ -63,7 +64,7 @@ class PrefixCache:
                 self._dropped.append(self._tokens.pop(slot))
                 if slot in self._unused:
                     self._unused.remove(slot)
-                    self.room = max(min(LEAST_ROOM, self._most), self.room - 1)
+                    self.room = max(0, self.room - 1)
                 return slot
         return None
 
@@ -72,7 +73,7 @@ class PrefixCache:
         for dropped in self._dropped:
             if common_prefix(dropped, tokens) >= found + WORTHWHILE_TOKENS:
                 self._dropped.remove(dropped)
-                self.room = min(self._most, 2 * self.room)
+                self.room = min(self._most, max(1, 2 * self.room))
                 return
 
     def items(self) -> Iterable[tuple[int, list[int]]]:

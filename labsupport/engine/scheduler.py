@@ -171,6 +171,8 @@ class Scheduler:
                 room -= count
                 rows.append(next_row(sequence, count))
                 sequences.append(sequence)
+        if self.running:
+            self.memory.trim()
         return Plan(
             operations=self.memory.take_operations(),
             rows=tuple(rows),

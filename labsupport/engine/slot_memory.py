@@ -74,13 +74,21 @@ class SlotMemory:
             self.pool.retire(slot)
             computed = sequence.tokens[: sequence.num_computed]
             self.cache.keep(slot, computed, num_prompt=sequence.num_prompt)
-            while len(self.cache) > self.cache.room:
-                self.evict()
+            self._keep_at_most(self.prefix_slots)
         else:
             self.pool.close(slot)
             self._operations.append(Free(slot))
         sequence.slot = None
         sequence.num_computed = 0
+
+    def trim(self) -> None:
+        """Drop kept prefixes that nobody is likely to ask for; to be called while somebody runs and pays for
+        them."""
+        self._keep_at_most(self.cache.room)
+
+    def _keep_at_most(self, count: int) -> None:
+        while len(self.cache) > count:
+            self.evict()
 
     def make_room(self, count: int, *, sparing: int | None = None) -> bool:
         """Drop kept prefixes until `count` cells are free; whether they are."""

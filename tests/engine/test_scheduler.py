@@ -279,6 +279,27 @@ def test_a_finished_sequence_is_kept_for_its_prefix_until_the_room_is_needed():
     assert sum(isinstance(operation, Free) for operation in operations) == 2
 
 
+def test_what_nobody_asks_for_is_kept_only_while_nobody_runs():
+    scheduler, runner = build(cells=200)
+
+    def came(name: str, token: int) -> Sequence:
+        asked = sequence(name, [token] * 20, 2, order=(0.0, 0))
+        scheduler.submit(asked)
+        return asked
+
+    for stranger in range(20, 28):
+        came(f"stranger {stranger}", stranger)
+        run_to_end(scheduler, runner)
+        assert scheduler.pool.num_cached > 0
+    again = came("the last one once more", 27)
+    run_to_end(scheduler, runner)
+    assert again.num_cached == 19
+    came("another stranger", 50)
+    came("and one more", 51)
+    scheduler.schedule(0.0)
+    assert len(scheduler.memory.cache) == 1  # somebody came back, and may again
+
+
 def test_reserve_never_takes_memory_back_and_preempt_does():
     prompts = [[index] * 10 for index in range(4)]
     preemptions = {}

@@ -27,6 +27,7 @@ from labsupport.engine.plan import CellsExhausted, Copy, Draw, Drawn, Free, Plan
 from labsupport.engine.runners.llama_batch import LlamaBatch
 from labsupport.engine.runners.llama_grammar import HeldGrammars
 from labsupport.engine.runners.llama_loading import (
+    SMALL_BYTES,
     ModelRefused,
     last_words,
     limits_of,
@@ -70,10 +71,10 @@ class LlamaRunner:
         self.weights_bytes = int(llama_cpp.llama_model_size(self._model))
         self.kv_bytes, self.compute_bytes = logged_mib("KV buffer size"), logged_mib("compute buffer size")
         self.warm_up_seconds = self._warm_up(self._threads.decode, 1)
-        self._threads = self._threads.tried(
-            lambda threads, tokens: min(self._warm_up(threads, tokens) for _ in range(5)),
-            sequences=config.slots,
-        )
+        if self.weights_bytes < SMALL_BYTES:
+            self._threads = self._threads.tried(
+                self._warm_up, sequences=config.slots, spare_cores=config.spare_cores
+            )
         self._decode_threads = DecodeThreads(self._threads.decode)
 
     def step(self, plan: Plan) -> list[Drawn]:
@@ -174,7 +175,7 @@ class LlamaRunner:
             raise ModelRefused(f"the model loaded but computes nothing: {reason()}")
         llama_cpp.llama_synchronize(self._context)
         elapsed = time.monotonic() - begin
-        llama_cpp.llama_memory_clear(self._memory, True)
+        llama_cpp.llama_memory_clear(self._memory, False)
         return elapsed
 
     # Stepping

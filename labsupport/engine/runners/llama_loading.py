@@ -27,9 +27,13 @@ _KV_TYPES = {
 }
 _LARGEST_DEFAULT_CONTEXT = 4096
 _LARGEST_DEFAULT_CELLS = 16384
-_SMALL_BYTES, _SMALL_STEP_TOKENS = 64 * 2**20, 2048
-"""So many tokens of prompts take a fraction of a second with so few weights. Requests that came together end
-together then, and leave their cells in one piece."""
+SMALL_BYTES = 64 * 2**20
+_STEP_TOKENS = {SMALL_BYTES: 2048, 256 * 2**20: 512}
+"""Of models with weights of less than so many bytes, so many tokens of prompts take a second or two on few
+cores. The more there are in a step, the more requests end together, leave their cells in one piece, and have
+gaps between tokens in which nobody's prompt is computed."""
+_UBATCH_TOKENS = 512
+"""What llama.cpp computes at once, its own default: the activations of more leave the caches."""
 
 _log: deque[str] = deque(maxlen=400)
 
@@ -90,8 +94,8 @@ def limits_of(model: Any, config: EngineConfig, *, vocabulary_size: int) -> Runn
         or llama_cpp.llama_model_is_hybrid(model)
         or llama_cpp.llama_model_n_swa(model)
     )
-    is_small = llama_cpp.llama_model_size(model) < _SMALL_BYTES
-    step_tokens = _SMALL_STEP_TOKENS if is_small else DEFAULT_STEP_TOKENS
+    size = llama_cpp.llama_model_size(model)
+    step_tokens = next((tokens for most, tokens in _STEP_TOKENS.items() if size < most), DEFAULT_STEP_TOKENS)
     return RunnerLimits(
         max_slots=config.slots + config.prefix_slots,
         cells=config.kv_cells or max(context, min(config.slots * context, _LARGEST_DEFAULT_CELLS)),
@@ -110,7 +114,8 @@ def open_context(model: Any, config: EngineConfig, limits: RunnerLimits, *, thre
     params.n_seq_max = limits.max_slots
     params.kv_unified = True
     # llama.cpp reserves one output per sequence and asserts that a batch has room for them.
-    params.n_batch = params.n_ubatch = max(limits.step_tokens, limits.max_slots)
+    params.n_batch = max(limits.step_tokens, limits.max_slots)
+    params.n_ubatch = max(min(limits.step_tokens, _UBATCH_TOKENS), limits.max_slots)
     params.n_threads = params.n_threads_batch = threads
     params.type_k = params.type_v = _KV_TYPES[config.kv_type]
     params.offload_kqv = config.n_gpu_layers != 0

@@ -7,14 +7,15 @@ has its core, and then sleep. `benchmarks/README.md` shows what each gives ("Wha
 spins lasts as long as the processor's pauses: Intel's are of up to 140 cycles since Skylake, of about 10
 before (Intel, 64 and IA-32 Architectures Optimization Reference Manual, 2.6.4), and elsewhere short too.
 
-Decodes of a small model have too little to do for several threads (`pocket`, 16 sequences: 5.3 ms with one,
-5.1 ms with two), and HTTP can use the other core. Those of a large one are limited by how fast the weights
-come from memory, which few cores can use up; prompts are limited by arithmetic, of which every core brings
-more. So a step with a prompt can have a count of its own.
+A token of a small model has too little to do for several threads, and even where decodes of many sequences
+have more, they come faster than HTTP can pass them on, which needs a core for that. Those of a large model
+are limited by how fast the weights come from memory, which few cores can use up; prompts are limited by
+arithmetic, of which every core brings more. So a step with a prompt can have a count of its own.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,8 @@ from labsupport.machine.detect import cpu_name
 
 _MOST_USEFUL_THREADS = 8
 NEARLY_AS_FAST = 1.1
-_SPIN_COUNT, _SPIN_COUNT_ON_INTEL = "1000", "200"
+LEAST_TRIES, MOST_TRIES, TRYING_SECONDS = 3, 20, 0.3
+_SPIN_COUNT, _SPIN_COUNT_ON_INTEL = "5000", "200"
 
 
 def waiting(environment: Mapping[str, str], *, processor: str = "") -> dict[str, str]:
@@ -54,17 +56,20 @@ class ThreadPolicy:
         decode = thread_count(threads)
         return cls(decode, decode, thread_count(prompt_threads) if prompt_threads else decode)
 
-    def tried(self, seconds_with: Callable[[int, int], float], *, sequences: int) -> ThreadPolicy:
+    def tried(
+        self, seconds_with: Callable[[int, int], float], *, sequences: int, spare_cores: int = 0
+    ) -> ThreadPolicy:
         """With the fewest threads for decodes that are nearly as fast as all: for one token, then for one of
-        each of `sequences`.
+        each of `sequences`, where `spare_cores` threads less count as all.
 
-        `seconds_with(threads, tokens)` is what such a step takes. Of a small model's token little is left to
-        share out, and each thread less is a core for HTTP. Where one token takes all threads, many do too.
+        `seconds_with(threads, tokens)` is what such a step takes. Where one token takes all threads, many do
+        too. For small models: what a step of a large one takes says more about the machine's other guests.
         """
         single = _fewest(self.decode, lambda threads: seconds_with(threads, 1))
         if single == self.decode:
             return self
-        decode = _fewest(self.decode, lambda threads: seconds_with(threads, sequences))
+        most = max(1, self.decode - spare_cores)
+        decode = _fewest(most, lambda threads: seconds_with(threads, sequences))
         return replace(self, single=min(single, decode), decode=decode)
 
     def for_step(self, row_lengths: Sequence[int]) -> int:
@@ -75,10 +80,24 @@ class ThreadPolicy:
 
 
 def _fewest(threads: int, seconds_with: Callable[[int], float]) -> int:
-    limit = NEARLY_AS_FAST * seconds_with(threads)
-    while threads > 1 and seconds_with(threads // 2) <= limit:
-        threads //= 2
-    return threads
+    fewest = threads
+    while fewest > 1:
+        all_of_them, fewer = _quickest_by_turns((threads, fewest // 2), seconds_with)
+        if fewer > NEARLY_AS_FAST * all_of_them:
+            break
+        fewest //= 2
+    return fewest
+
+
+def _quickest_by_turns(counts: Sequence[int], seconds_with: Callable[[int], float]) -> list[float]:
+    """The quickest step with each count. By turns, for a machine that has just read a model is not yet as
+    fast as it will be, and often, for what disturbs a step disturbs several threads more than one."""
+    quickest, spent, tries = [math.inf for _ in counts], 0.0, 0
+    while tries < LEAST_TRIES or (tries < MOST_TRIES and spent < TRYING_SECONDS):
+        took = [seconds_with(count) for count in counts]
+        quickest = [min(pair) for pair in zip(quickest, took, strict=True)]
+        spent, tries = spent + sum(took), tries + 1
+    return quickest
 
 
 def thread_count(wanted: int) -> int:

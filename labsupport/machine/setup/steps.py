@@ -122,7 +122,7 @@ def install_packages(session: Session, torch: torch_build.Source, *, beside: Job
 
 
 def install_course(session: Session, building: Job | None) -> None:
-    """llama-cpp-python from its wheel, once that is there, the course's own package, and JupyterLab's defaults."""
+    """llama-cpp-python from its wheel, once that is there, the course itself, JupyterLab's defaults."""
     wheel = llama_wheel.kept(session.llama_folder)
     lab_settings = session.venv / "share" / "jupyter" / "lab" / "settings" / LAB_SETTINGS.name
 
