@@ -2,8 +2,8 @@
 
 The threads of one step meet several times in every layer. One that sleeps at each meeting is woken too late;
 one that spins until the other comes takes the core from whoever the other is waiting for, when HTTP, a
-notebook or a load generator shares it. So they spin for a few microseconds, longer than they wait where each
-has its core, and then sleep. `benchmarks/README.md` shows what each gives ("What a step takes"). A count of
+notebook or a load generator shares it. So they spin for somewhat longer than they wait where each has its
+core, and then sleep. `benchmarks/README.md` shows what each gives ("What a step takes"). A count of
 spins lasts as long as the processor's pauses: Intel's are of up to 140 cycles since Skylake, of about 10
 before (Intel, 64 and IA-32 Architectures Optimization Reference Manual, 2.6.4), and elsewhere short too.
 
