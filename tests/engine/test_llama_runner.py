@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import gguf
 import numpy as np
@@ -302,14 +302,16 @@ def test_decodes_take_a_thread_less_where_a_neighbour_makes_them_slow_and_prompt
     monkeypatch.setattr(ThreadPolicy, "of", lambda *_: ThreadPolicy(2, 2, 2))
     monkeypatch.setattr(ThreadPolicy, "tried", lambda self, *_, **__: self)
     runner = LlamaRunner(EngineConfig(model=str(tiny_model), kv_cells=512, slots=2, step_tokens=128))
-    decode, used, is_disturbed = llama_cpp.llama_decode, [], False
+    decode, used, is_disturbed, clock = llama_cpp.llama_decode, [], False, 0.0
 
     def timed(context, batch):
+        nonlocal clock
         used.append(llama_cpp.llama_n_threads(context))
-        time.sleep(0.02 if is_disturbed and used[-1] == 2 else 0.002)
+        clock += 0.02 if is_disturbed and used[-1] == 2 else 0.002
         return decode(context, batch)
 
     monkeypatch.setattr(llama_cpp, "llama_decode", timed)
+    monkeypatch.setattr("labsupport.engine.runners.llama.time", SimpleNamespace(monotonic=lambda: clock))
     runner.step(plan(row(0, 0, [65] * 8)))
     for start in range(8, 28):
         runner.step(plan(row(0, start, [65])))
@@ -335,3 +337,38 @@ def test_a_step_that_finds_no_room_says_nothing_of_how_long_decodes_take(runner,
     runner.step(plan(operations=(Free(1),)))
     runner.step(plan(row(0, 128, [65])))
     assert len(learned) == 1
+
+
+@pytest.mark.parametrize(
+    ("weights_mib", "step_tokens", "spare_cores_tried"),
+    [(63, 2048, [3]), (64, 512, []), (255, 512, []), (256, 128, [])],
+)
+def test_what_a_step_takes_and_whether_threads_are_tried_depends_on_how_large_the_weights_are(
+    tiny_model, monkeypatch, weights_mib, step_tokens, spare_cores_tried
+):
+    import llama_cpp  # here, for the runner has to say first how its threads wait
+
+    tried = []
+
+    def record(policy, _seconds_with, *, sequences, spare_cores):
+        tried.append(spare_cores)
+        assert sequences == 4
+        return policy
+
+    monkeypatch.setattr(ThreadPolicy, "tried", record)
+    monkeypatch.setattr(llama_cpp, "llama_model_size", lambda _: weights_mib * 2**20)
+    runner = LlamaRunner(EngineConfig(model=str(tiny_model), kv_cells=512, slots=4, spare_cores=3))
+    assert runner.limits.step_tokens == step_tokens
+    assert llama_cpp.llama_n_ubatch(runner._context) == min(step_tokens, 512)
+    assert tried == spare_cores_tried
+    runner.close()
+
+
+def test_in_ones_own_process_no_core_is_left_to_http(tiny_model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        ThreadPolicy, "tried", lambda self, *_, spare_cores, **__: asked.append(spare_cores) or self
+    )
+    offline.generate(tiny_model, [[65]], SamplingParams(max_tokens=1), kv_cells=512)
+    with OfflineEngine(EngineConfig(model=str(tiny_model), kv_cells=512)):
+        assert asked == [0, 1]
