@@ -36,7 +36,7 @@ def file(tmp_path) -> Path:
 
 
 def serving(file: Path) -> Server:
-    return labsupport.serve("pocket", slots=8, context=512, debug=True, ledger=file)
+    return labsupport.serve("pocket", slots=8, context=2048, debug=True, ledger=file)
 
 
 @pytest.fixture
@@ -231,20 +231,23 @@ def held_by_another_program(server: Server, file: Path) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
+LONG = 1500  # tokens, which take seconds: the fault comes before their end
+
+
 @pytest.mark.parametrize("fault", [full_disk, held_by_another_program])
 def test_a_ledger_that_cannot_be_written_refuses_new_requests_and_loses_none(
     server: Server, file: Path, fault: Callable[[Server, Path], contextlib.AbstractContextManager[None]]
 ):
     client = server.openai()
     stream = client.chat.completions.create(
-        model="pocket", messages=ASK, max_tokens=300, **STREAM, extra_body={"ignore_eos": True}
+        model="pocket", messages=ASK, max_tokens=LONG, **STREAM, extra_body={"ignore_eos": True}
     )
     begun = next(iter(stream))
 
     with fault(server, file):
         # The answer in progress goes out whole
         *_, last = stream
-        assert last.usage.completion_tokens == 300
+        assert last.usage.completion_tokens == LONG
         # What comes next is refused at once, with the reason and a time to retry; the server itself is well
         begin = time.monotonic()
         with pytest.raises(openai.InternalServerError) as refused:
@@ -258,7 +261,7 @@ def test_a_ledger_that_cannot_be_written_refuses_new_requests_and_loses_none(
         # The row that could not be written stands in the log, in case that nobody lives to write it
         logged = [line for line in server.log_tail(100).splitlines() if "not in the ledger yet: " in line]
         assert len(logged) == 1
-        assert json.loads(logged[0].partition("yet: ")[2])["completion_tokens"] == 300
+        assert json.loads(logged[0].partition("yet: ")[2])["completion_tokens"] == LONG
 
     # And once it can be written again, it is, without help
     wait_until(lambda: server.get("/health/ready").status_code == 200, what="readiness")
