@@ -231,7 +231,7 @@ def held_by_another_program(server: Server, file: Path) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-LONG = 1500  # tokens, which take seconds: the fault comes before their end
+LONG = 1500  # tokens, which take a second or more: the fault comes before their end
 
 
 @pytest.mark.parametrize("fault", [full_disk, held_by_another_program])
