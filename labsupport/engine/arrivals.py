@@ -33,6 +33,7 @@ class Arrivals:
         self._held: dict[str, object] = {}
         self._listen, self._ring = os.pipe()
         os.set_blocking(self._listen, False)
+        self._rings_due = 0
 
     @property
     def names(self) -> list[str]:
@@ -51,13 +52,16 @@ class Arrivals:
             raise ValueError(f"there is already a request {sequence.request_id!r}")
         future = self._thread.submit(self._read, sequence.params.grammar)
         self._coming[sequence.request_id] = sequence, future
+        self._rings_due += 1
         future.add_done_callback(lambda _: os.write(self._ring, b"."))
         return True
 
     def ready(self) -> Iterator[tuple[Sequence, str]]:
         """Take out those whose grammar has been read, in order of arrival, each with what is wrong, or ""."""
+        if not self._rings_due:
+            return
         with contextlib.suppress(BlockingIOError):
-            os.read(self._listen, 4096)
+            self._rings_due -= len(os.read(self._listen, 4096))
         for name, (sequence, future) in list(self._coming.items()):
             if future.done():
                 del self._coming[name]

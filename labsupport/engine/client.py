@@ -32,7 +32,7 @@ from labsupport.engine.messages import (
     Submit,
     ToEngine,
 )
-from labsupport.engine.process import POLL_SECONDS, EngineFailed, EngineLoadsTooLong, EngineProcess
+from labsupport.engine.process import EngineFailed, EngineLoadsTooLong, EngineProcess
 from labsupport.engine.snapshot import Snapshot, Watch
 from labsupport.engine.validation import RequestRefused, refuse_impossible
 from labsupport.errors import LabsupportError
@@ -88,7 +88,7 @@ class EngineClient:
         """
         client = cls(config)
         try:
-            client._take(await EngineProcess.start(client.config, client._context))
+            client._take(await EngineProcess.start(client.config, client._context, client._hear))
         except BaseException:
             await client.close()
             raise
@@ -199,13 +199,15 @@ class EngineClient:
     # The process
 
     async def _supervise(self) -> None:
-        """Read what the engine says; when it dies or hangs, fail its requests and restart it. For ever.
+        """When the engine dies, hangs or is not understood, fail its requests and restart it. For ever.
 
         Whatever goes wrong here is logged and survived: nobody else would bring the engine back.
         """
         while True:
             try:
-                self._failure = await self._read_until_death()
+                if self._process:
+                    how = await self._process.until_silent(self.hung_after_seconds)
+                    self._failure = f"the engine process {how}"
             except Exception as error:
                 logger.exception("cannot follow what the engine says; it is started again")
                 self._failure = f"what the engine process said could not be read ({type(error).__name__})"
@@ -221,7 +223,7 @@ class EngineClient:
         pause_seconds = 0.1
         while self._process is None:
             try:
-                self._take(await EngineProcess.start(self.config, self._context))
+                self._take(await EngineProcess.start(self.config, self._context, self._hear))
             except Exception as error:
                 if not isinstance(error, (EngineFailed, OSError, zmq.ZMQError)):
                     logger.exception("a mistake in starting the engine")
@@ -230,22 +232,6 @@ class EngineClient:
                     self._failure = error.problem
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
-
-    async def _read_until_death(self) -> str:
-        """How it ended: the process is gone, or silent for so long that it has to go."""
-        process = self._process
-        if process is None:
-            return self._failure
-        silent_polls = 0  # not the clock: if it is we who were held up, the engine is not to blame
-        while silent_polls * POLL_SECONDS < self.hung_after_seconds:
-            if message := await process.receive():
-                silent_polls = 0
-                self._hear(message)
-            elif process.has_ended:
-                return f"the engine process ended ({process.death})"
-            else:
-                silent_polls += 1
-        return f"the engine process hung: it said nothing for {self.hung_after_seconds:g} s and was killed"
 
     def _take(self, process: EngineProcess) -> None:
         self._process, self.info, self._heard = process, process.info, time.monotonic()

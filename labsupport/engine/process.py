@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,20 +60,30 @@ class EngineProcess:
 
     info: Ready
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        self._socket = context.socket(zmq.PAIR)
-        self._stirred = asyncio.Event()
-        asyncio.get_running_loop().add_reader(self._socket, self._stirred.set)
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], hear: Callable[[FromEngine], None]) -> None:
+        self._hear = hear
+        self._loop = asyncio.get_running_loop()
+        self._first_word: asyncio.Future[FromEngine] = self._loop.create_future()
+        self._num_heard = 0
+        self._misheard: Exception | None = None
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(FromEngine)
         self._process: subprocess.Popen[bytes] | None = None
+        self._socket = context.socket(zmq.PAIR)
+        self._loop.add_reader(self._socket, self._listen)
 
     @classmethod
-    async def start(cls, config: EngineConfig, context: zmq.Context[zmq.Socket[bytes]]) -> Self:
+    async def start(
+        cls,
+        config: EngineConfig,
+        context: zmq.Context[zmq.Socket[bytes]],
+        hear: Callable[[FromEngine], None],
+    ) -> Self:
         """Start a process and wait for its first word, for `load_within_seconds` at most.
 
-        Raises EngineFailed or OSError, with nothing left of it.
+        `hear` is called with each word after that, in the event loop. Raises EngineFailed or OSError, with
+        nothing left of it.
         """
-        process = cls(context)
+        process = cls(context, hear)
         try:
             await process._start(config)
         except BaseException:
@@ -101,26 +112,49 @@ class EngineProcess:
         """
         with contextlib.suppress(zmq.Again):
             self._socket.send(msgspec.msgpack.encode(message), zmq.NOBLOCK)
-        self._stirred.set()  # what came in meanwhile may have been noticed by the sending alone
+        self._listen()  # what came in meanwhile may have been noticed by the sending alone
 
-    async def receive(self) -> FromEngine | None:
-        """The next that the engine says; None if it says nothing within POLL_SECONDS.
+    async def until_silent(self, longest_seconds: float) -> str:
+        """Return once it has ended, or has said nothing for so long: which of both, and how it ended.
 
-        What has arrived is taken at once, so that who falls behind catches up before anything else runs. And
-        the wait is asyncio's own: `zmq.asyncio` takes six times as long for it, which is a token's price.
+        Raises what `hear` raised, or MsgspecError where it said what cannot be read.
         """
-        until = asyncio.get_running_loop().time() + POLL_SECONDS
-        while True:
-            self._stirred.clear()
-            try:
-                message: FromEngine = self._decoder.decode(self._socket.recv(zmq.NOBLOCK))
-                return message
-            except zmq.Again:
-                try:
-                    async with asyncio.timeout_at(until):
-                        await self._stirred.wait()
-                except TimeoutError:
-                    return None
+        silent_polls = 0  # not the clock: if it is we who were held up, the engine is not to blame
+        while silent_polls * POLL_SECONDS < longest_seconds:
+            num_heard, had_ended = self._num_heard, self.has_ended
+            await asyncio.sleep(POLL_SECONDS)
+            if self._misheard:
+                raise self._misheard
+            silent_polls = 0 if self._num_heard > num_heard else silent_polls + 1
+            if had_ended and silent_polls:
+                return f"ended ({self.death})"
+        return f"hung: it said nothing for {longest_seconds:g} s and was killed"
+
+    def _listen(self) -> None:
+        """Hear all that has arrived, at once: who falls behind catches up before anything else runs.
+
+        Called by the loop itself, for a task that waits would cost a turn of the loop more, and a time limit
+        on its waiting a timer: both are a token's price.
+        """
+        try:
+            while not self._misheard and not self._socket.closed:
+                message = self._next_word()
+                if message is None:
+                    return
+                self._num_heard += 1
+                if self._first_word.done():
+                    self._hear(message)
+                else:
+                    self._first_word.set_result(message)
+        except Exception as error:
+            self._misheard = error
+            self._loop.remove_reader(self._socket)
+
+    def _next_word(self) -> FromEngine | None:
+        if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            return None
+        message: FromEngine = self._decoder.decode(self._socket.recv(zmq.NOBLOCK))
+        return message
 
     async def end(self, patience_seconds: float) -> None:
         """Wait so long for it to leave, then kill it. Safe to repeat."""
@@ -136,7 +170,7 @@ class EngineProcess:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
         if not self._socket.closed:
-            asyncio.get_running_loop().remove_reader(self._socket)
+            self._loop.remove_reader(self._socket)
             self._socket.close(linger=0)
 
     async def _start(self, config: EngineConfig) -> None:
@@ -154,15 +188,14 @@ class EngineProcess:
             if stdin is not None:
                 stdin.write(msgspec.json.encode(config) + b"\n")
                 stdin.flush()  # and left open: its end tells the process that we are gone
-            self.info = await self._first_word(config)
+            self.info = await self._introduction(config)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _first_word(self, config: EngineConfig) -> Ready:
+    async def _introduction(self, config: EngineConfig) -> Ready:
         limit_seconds = load_within_seconds(config)
-        message = await self.receive()
-        silent_polls = 1  # not the clock: if it is we who were held up, the engine is not to blame
-        while message is None:
+        silent_polls = 0
+        while not self._first_word.done():
             if silent_polls * POLL_SECONDS > limit_seconds:
                 raise EngineLoadsTooLong(
                     f"the engine did not load within {limit_seconds:.0f} s and was killed",
@@ -170,12 +203,15 @@ class EngineProcess:
                 )
             silent_polls += 1
             has_ended = self.has_ended  # asked before its last word is looked for
-            message = await self.receive()
-            if message is None and has_ended:
+            await asyncio.wait({self._first_word}, timeout=POLL_SECONDS)
+            if self._misheard:
+                raise EngineFailed("the engine began with what cannot be read") from self._misheard
+            if has_ended and not self._first_word.done():
                 raise EngineFailed(
                     f"the engine process ended ({self.death}) while it loaded {config.model}",
                     remedy="Is the file whole, and is there memory for it? `labsupport doctor` checks both.",
                 )
+        message = self._first_word.result()
         if isinstance(message, Failed):
             raise EngineFailed(message.problem, allowed=message.allowed, remedy=message.remedy)
         if not isinstance(message, Ready):

@@ -93,12 +93,12 @@ class Worker:
     # Messages in
 
     def _take(self, *, wait_seconds: float) -> list[ToEngine]:
+        if wait_seconds:
+            self._poller.poll(int(wait_seconds * 1000))
         messages: list[ToEngine] = []
-        timeout = int(wait_seconds * 1000)
-        while any(source is self._socket for source, _ in self._poller.poll(timeout)):
+        while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             with contextlib.suppress(msgspec.MsgspecError):  # nobody to answer, and no reason to stop for it
                 messages.append(self._decoder.decode(self._socket.recv()))
-            timeout = 0
         return messages
 
     def _handle(self, message: ToEngine) -> None:

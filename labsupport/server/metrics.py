@@ -98,10 +98,11 @@ class Metrics:
 
     def used(self, *, prompt_tokens: int, cached_tokens: int, generation_tokens: int) -> None:
         """Count tokens; `cached_tokens` of the prompt's were found in the prefix cache."""
-        self._prompt_tokens.inc(prompt_tokens)
-        self._prefix_queries.inc(prompt_tokens)
-        self._prefix_hits.inc(cached_tokens)
         self._generation_tokens.inc(generation_tokens)
+        if prompt_tokens:
+            self._prompt_tokens.inc(prompt_tokens)
+            self._prefix_queries.inc(prompt_tokens)
+            self._prefix_hits.inc(cached_tokens)
         if self.listener:
             self.listener.used(
                 prompt_tokens=prompt_tokens - cached_tokens, generation_tokens=generation_tokens

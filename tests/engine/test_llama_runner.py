@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from types import SimpleNamespace
 
 import gguf
@@ -277,6 +278,17 @@ def test_prompts_beside_decodes_give_what_they_give_alone(runner):
     # Then each draws what it draws alone, in the order of the rows
     assert [each.token for each in together] == [alone[0].token, alone[2].token, alone[1].token]
     assert len({each.token for each in alone}) > 1, "or the order would not show"
+
+
+def test_logits_are_read_where_they_are_now(runner, monkeypatch):
+    import llama_cpp  # here, for the runner has to say first how its threads wait
+
+    [before] = runner.step(plan(row(0, 0, [65])))
+    moved = np.zeros((runner.limits.max_slots, runner.limits.vocabulary_size), np.float32)
+    moved[0, other := (before.token + 1) % runner.limits.vocabulary_size] = 1
+    pointer = moved.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    monkeypatch.setattr(llama_cpp, "llama_get_logits", lambda context: pointer)
+    assert [drawn.token for drawn in runner.step(plan(row(0, 1, [65])))] == [other]
 
 
 def test_where_only_the_second_half_of_a_step_finds_no_room_the_first_is_taken_back(runner):

@@ -18,6 +18,7 @@ from scripted_upstream import always, answer, completion
 from watching import MARKER, at_work, first, frames_of
 
 import labsupport
+from labsupport.engine.client import EngineClient
 from labsupport.engine.config import EngineConfig
 from labsupport.engine.messages import SamplingParams, StepReport
 from labsupport.engine.snapshot import Snapshot
@@ -119,9 +120,13 @@ def test_only_the_newest_frame_waits_for_a_slow_watcher():
     assert asyncio.run(watch_slowly()) == (b"999", [b"goodbye"])
 
 
-def test_watchers_who_left_are_forgotten_and_cost_nothing_more(gguf_file):
+def test_watchers_who_left_are_forgotten_and_cost_nothing_more(gguf_file, monkeypatch):
     """In this process, to see the messages of the engine's, which is a real one."""
     heard = []
+    hear = EngineClient._hear
+    monkeypatch.setattr(
+        EngineClient, "_hear", lambda client, message: (heard.append(message), hear(client, message))
+    )
 
     async def run():
         link = EngineLink(EngineConfig(model=str(gguf_file), context_tokens=512), on_failure=lambda: None)
@@ -130,7 +135,6 @@ def test_watchers_who_left_are_forgotten_and_cost_nothing_more(gguf_file):
             while not link.ready:
                 await asyncio.sleep(0.05)
             client = link.require()
-            client._hear, hear = lambda message: (heard.append(message), hear(message)), client._hear
             metrics = Metrics("pocket", link)
             hub = Hub("pocket", link, metrics)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from labsupport.machine.setup import llama_wheel
+from labsupport.machine.setup import llama_wheel, steps
 from labsupport.machine.setup.progress import Board, StepFailed
 from labsupport.machine.setup.session import Session
 
@@ -165,3 +165,17 @@ def test_the_llama_build_is_trimmed_and_a_users_own_flags_come_last():
     words = llama_wheel.cmake_arguments(cuda=True, extra="-DGGML_NATIVE=OFF").split()
     assert {"-DLLAVA_BUILD=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DGGML_CUDA=ON"} < set(words)
     assert words[-1] == "-DGGML_NATIVE=OFF"
+
+
+def test_jupyterlabs_defaults_come_back_when_only_they_are_deleted(session, monkeypatch):
+    installed = []
+    monkeypatch.setattr(llama_wheel, "kept", lambda folder: folder / "llama.whl")
+    monkeypatch.setattr(session, "pip", lambda *words, **_: installed.append(words))
+    monkeypatch.setattr(session, "holds", lambda names: bool(installed))
+    settings = session.venv / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    for _ in range(2):
+        steps.install_course(session, None)
+    assert sum(words[0] == "check" for words in installed) == 1  # the second run had nothing to do
+    settings.unlink()
+    steps.install_course(session, None)
+    assert settings.read_text() == steps.LAB_SETTINGS.read_text()

@@ -7,12 +7,14 @@ separate caches; so the cache is unified and every plan is checked first.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labsupport.engine.runners.threads import ThreadPolicy, waiting
 
@@ -64,6 +66,7 @@ class LlamaRunner:
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = LlamaBatch(self.limits.step_tokens)
         self._lengths = [0] * self.limits.max_slots
+        self._logits_view, self._logits_address = np.empty((0, 0), np.float32), 0
         is_on_cpu = not (config.n_gpu_layers and llama_cpp.llama_supports_gpu_offload())
         # What cannot be taken back token by token must not be computed in parts.
         self._may_part = is_on_cpu and self.limits.prefix_sharing == "alias"
@@ -85,7 +88,7 @@ class LlamaRunner:
         if not plan.rows:
             return []
         self._refuse_impossible(plan.rows)
-        outputs: dict[int, tuple[int, Logits]] = {}
+        outputs: dict[int, Drawn | Logits] = {}
         computed: list[Row] = []
         for rows in self._batches(plan.rows):
             try:
@@ -95,7 +98,7 @@ class LlamaRunner:
                     self._take_back(row)
                 raise
             computed += rows
-        return [self._drawn(row, row.draw, *outputs[row.slot]) for row in plan.rows if row.draw]
+        return [self._drawn(row, row.draw, outputs[row.slot]) for row in plan.rows if row.draw]
 
     def _batches(self, rows: Sequence[Row]) -> list[list[Row]]:
         """A step's decodes and prompts apart, where together they would be slow.
@@ -109,8 +112,10 @@ class LlamaRunner:
         is_tiled = sum(len(row.tokens) for row in rows) >= _TILE_TOKENS
         return [prompts, decodes] if decodes and prompts and is_tiled and self._may_part else [list(rows)]
 
-    def _compute(self, rows: Sequence[Row]) -> dict[int, tuple[int, Logits]]:
-        """Execute rows in one batch; the likeliest token and the logits of each slot that is to draw."""
+    def _compute(self, rows: Sequence[Row]) -> dict[int, Drawn | Logits]:
+        """Execute rows in one batch. Of each slot that is to draw: its token if that is the likeliest, else
+        its logits, which the next batch would overwrite.
+        """
         self._batch.fill(rows)
         status = self._decode([len(row.tokens) for row in rows])
         if status == 1:
@@ -119,14 +124,24 @@ class LlamaRunner:
             raise RuntimeError(f"llama_decode returned {status}: {last_words()}")
         for row in rows:
             self._lengths[row.slot] += len(row.tokens)
-        slots = [row.slot for row in rows if row.draw]
-        if not slots:
+        draws = [(row.slot, row.draw) for row in rows if row.draw]
+        if not draws:
             return {}
-        logits = np.ctypeslib.as_array(
-            llama_cpp.llama_get_logits(self._context), shape=(len(slots), self.limits.vocabulary_size)
-        )
-        greedy = logits.argmax(axis=1).tolist() if len(slots) > 1 else [int(logits[0].argmax())]
-        return dict(zip(slots, zip(greedy, logits.copy(), strict=True), strict=True))
+        logits = self._logits()[: len(draws)]
+        likeliest = logits.argmax(axis=1).tolist() if len(draws) > 1 else [int(logits[0].argmax())]
+        return {
+            slot: Drawn(best) if is_argmax(how.params) else own.copy()
+            for (slot, how), best, own in zip(draws, likeliest, logits, strict=True)
+        }
+
+    def _logits(self) -> NDArray[np.float32]:
+        """What llama.cpp computed last, of shape (slots, vocabulary): a view, made anew where that moved."""
+        pointer = llama_cpp.llama_get_logits(self._context)
+        if (address := ctypes.addressof(pointer.contents)) != self._logits_address:
+            shape = (self.limits.max_slots, self.limits.vocabulary_size)  # it has an output for each sequence
+            self._logits_view = np.ctypeslib.as_array(pointer, shape=shape)
+            self._logits_address = address
+        return self._logits_view
 
     def _decode(self, row_lengths: list[int]) -> int:
         """Execute the batch with as many threads as suit it; what llama.cpp returns."""
@@ -143,11 +158,11 @@ class LlamaRunner:
         llama_cpp.llama_memory_seq_rm(self._memory, row.slot, row.start, -1)
         self._lengths[row.slot] = row.start
 
-    def _drawn(self, row: Row, how: Draw, best: int, logits: Logits) -> Drawn:
-        if is_argmax(how.params):
-            return Drawn(best)
+    def _drawn(self, row: Row, how: Draw, output: Drawn | Logits) -> Drawn:
+        if isinstance(output, Drawn):
+            return output
         constraint = self._grammars.constraint(row.slot, how) if how.params.grammar else None
-        return draw(logits, how, constraint)
+        return draw(output, how, constraint)
 
     def read_grammar(self, text: str) -> object:
         """See `plan.ReadsGrammars`."""

@@ -33,7 +33,7 @@ _STEP_TOKENS = {SMALL_BYTES: 2048, 256 * 2**20: 512}
 cores. The more there are in a step, the more requests end together, leave their cells in one piece, and have
 gaps between tokens in which nobody's prompt is computed."""
 _UBATCH_TOKENS = 512
-"""What llama.cpp computes at once, its own default: the activations of more leave the caches."""
+"""What llama.cpp computes at once, its own default. (Whole steps were slower: `benchmarks/README.md`.)"""
 
 _log: deque[str] = deque(maxlen=400)
 

@@ -143,7 +143,11 @@ def install_course(session: Session, building: Job | None) -> None:
 
     inputs = [session.llama_folder, (session.root / "pyproject.toml").read_text(), LAB_SETTINGS.read_text()]
     title = "install llama-cpp-python and the course itself"
-    session.step("course", title, inputs, act, still_there=lambda _: session.holds(["llama-cpp-python"]))
+
+    def is_there(_: object) -> bool:
+        return lab_settings.exists() and session.holds(["llama-cpp-python"])
+
+    session.step("course", title, inputs, act, still_there=is_there)
 
 
 def prepare_model(session: Session) -> None:
