@@ -159,6 +159,8 @@ class EngineProcess:
     async def end(self, patience_seconds: float) -> None:
         """Wait so long for it to leave, then kill it. Safe to repeat."""
         process, self._process = self._process, None
+        if not self._socket.closed:
+            self._loop.remove_reader(self._socket)  # what it says now concerns nobody
         if process:
             deadline = time.monotonic() + patience_seconds
             while process.poll() is None and time.monotonic() < deadline:
@@ -169,9 +171,7 @@ class EngineProcess:
             if process.stdin:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
-        if not self._socket.closed:
-            self._loop.remove_reader(self._socket)
-            self._socket.close(linger=0)
+        self._socket.close(linger=0)
 
     async def _start(self, config: EngineConfig) -> None:
         folder = Path(tempfile.mkdtemp(prefix="engine-"))
