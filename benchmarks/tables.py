@@ -90,13 +90,18 @@ def caveats(result: dict[str, Any]) -> list[str]:
             found.append(f"{failed} requests to {name} failed")
         if short := sum(not one["window"]["is_steady"] for one in mine if "seconds" in result["settings"]):
             found.append(f"{short} runs of {name} were too short to cut their ramps off")
-    counts = {
-        (name, round(summary["prompt_tokens"] / summary["answered"]))
-        for name, summary in summaries
-        if summary["answered"] and summary["prompt_tokens"]
-    }
-    if result["experiment"] == "serving" and len({count for _, count in counts}) > 1:
-        seen = ", ".join(f"{name} {count}" for name, count in sorted(counts))
+    unlike: set[tuple[str, int]] = set()
+    for pair in result["pairs"]:
+        told = [(name, run["summary"]) for name, run in pair["runs"].items() if "summary" in run]
+        counts = {
+            (name, round(summary["prompt_tokens"] / summary["answered"]))
+            for name, summary in told
+            if summary["answered"] and summary["prompt_tokens"]
+        }
+        if len({count for _, count in counts}) > 1:
+            unlike |= counts
+    if result["experiment"] == "serving" and unlike:
+        seen = ", ".join(f"{name} {count}" for name, count in sorted(unlike))
         found.append(f"they do not count the same prompt tokens: {seen}")
     return found
 

@@ -101,6 +101,16 @@ def test_whatever_makes_a_result_mean_less_is_said_under_it() -> None:
     assert tables.caveats(result()) == []
 
 
+def test_prompts_may_differ_from_pair_to_pair_but_not_within_one() -> None:
+    one = result()
+    for number, pair in enumerate(one["pairs"]):
+        for run in pair["runs"].values():
+            run["summary"]["prompt_tokens"] += 100 * number
+    assert tables.caveats(one) == []
+    one["pairs"][2]["runs"]["peer"]["summary"]["prompt_tokens"] = 1300
+    assert tables.caveats(one) == ["they do not count the same prompt tokens: ours 148, peer 130"]
+
+
 def test_without_results_that_is_what_is_said() -> None:
     for name in (*tables.METRICS, "memory", "memory-growth", "machines", "gpu-machines", "gpu-decode"):
         assert tables.section(name, []) == tables.NOTHING

@@ -15,6 +15,7 @@ from labsupport.engine.config import ConfigRefused, EngineConfig
 from labsupport.engine.messages import SamplingParams
 from labsupport.engine.offline import Completion, OfflineEngine
 from labsupport.engine.plan import CellsExhausted, Draw, Free, Plan, Row, Share
+from labsupport.engine.runners import llama, llama_loading
 from labsupport.engine.runners.llama import LlamaRunner
 from labsupport.engine.runners.threads import ThreadPolicy
 from labsupport.engine.validation import RequestRefused
@@ -161,6 +162,22 @@ def test_the_cache_is_as_large_as_its_type_says_and_works(tiny_model, kv_type, b
         expected = 1024 * KV_ELEMENTS_PER_TOKEN * bytes_per_element
         assert engine.runner.kv_bytes == pytest.approx(expected, rel=0.01)  # the log has two decimals of MiB
         assert {len(each.tokens) for each in engine.generate(PROMPTS, GREEDY)} == {40}
+
+
+def test_what_the_cache_takes_is_known_however_much_llama_cpp_says_while_it_loads(tiny_model, monkeypatch):
+    open_context = llama.open_context
+
+    def open_with_much_talk(*asked, **named):
+        context = open_context(*asked, **named)
+        for number in range(1000):  # a line for each tensor, of a large model
+            llama_loading._keep_log(llama_loading._DEBUG, b"tensor %d\n" % number, None)
+        return context
+
+    monkeypatch.setattr(llama, "open_context", open_with_much_talk)
+    runner = LlamaRunner(EngineConfig(threads=1, model=str(tiny_model), kv_cells=1024))
+    assert runner.kv_bytes == pytest.approx(1024 * KV_ELEMENTS_PER_TOKEN * 2, rel=0.01)
+    assert runner.compute_bytes > 0
+    runner.close()
 
 
 def test_a_full_cache_is_an_exception_that_leaves_the_device_as_it_was(runner):

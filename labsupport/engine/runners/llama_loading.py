@@ -35,12 +35,16 @@ gaps between tokens in which nobody's prompt is computed."""
 _UBATCH_TOKENS = 512
 """What llama.cpp computes at once, its own default. (Whole steps were slower: `benchmarks/README.md`.)"""
 
+_DEBUG = 1
+"""GGML_LOG_LEVEL_DEBUG of ggml's `ggml.h`: a line for each tensor, and more."""
+
 _log: deque[str] = deque(maxlen=400)
 
 
 @llama_cpp.llama_log_callback
 def _keep_log(level: int, text: bytes, _user_data: Any) -> None:
-    _log.append(text.decode(errors="replace"))
+    if level != _DEBUG:
+        _log.append(text.decode(errors="replace"))
 
 
 def open_backend() -> None:
