@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import gguf
 import numpy as np
+import psutil
 import pytest
 from tiny_gguf import END, KV_ELEMENTS_PER_TOKEN, RECITED
 
@@ -162,6 +163,14 @@ def test_the_cache_is_as_large_as_its_type_says_and_works(tiny_model, kv_type, b
         expected = 1024 * KV_ELEMENTS_PER_TOKEN * bytes_per_element
         assert engine.runner.kv_bytes == pytest.approx(expected, rel=0.01)  # the log has two decimals of MiB
         assert {len(each.tokens) for each in engine.generate(PROMPTS, GREEDY)} == {40}
+
+
+def test_on_the_cpu_the_file_does_not_stay_in_memory_beside_what_is_repacked_of_it(tiny_model):
+    runner = LlamaRunner(EngineConfig(threads=1, model=str(tiny_model), kv_cells=512, n_gpu_layers=0))
+    mapped = {each.path for each in psutil.Process().memory_maps()}
+    assert any("libllama" in path for path in mapped)
+    assert str(tiny_model.resolve()) not in mapped
+    runner.close()
 
 
 def test_what_the_cache_takes_is_known_however_much_llama_cpp_says_while_it_loads(tiny_model, monkeypatch):

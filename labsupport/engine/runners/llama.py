@@ -31,6 +31,7 @@ from labsupport.engine.runners.llama_grammar import HeldGrammars
 from labsupport.engine.runners.llama_loading import (
     SMALL_BYTES,
     ModelRefused,
+    is_on_cpu,
     last_words,
     limits_of,
     load_model,
@@ -67,9 +68,8 @@ class LlamaRunner:
         self._batch = LlamaBatch(self.limits.step_tokens)
         self._lengths = [0] * self.limits.max_slots
         self._logits_view, self._logits_address = np.empty((0, 0), np.float32), 0
-        is_on_cpu = not (config.n_gpu_layers and llama_cpp.llama_supports_gpu_offload())
         # What cannot be taken back token by token must not be computed in parts.
-        self._may_part = is_on_cpu and self.limits.prefix_sharing == "alias"
+        self._may_part = is_on_cpu(config) and self.limits.prefix_sharing == "alias"
         self._grammars = HeldGrammars(vocabulary)
         self.weights_bytes = int(llama_cpp.llama_model_size(self._model))
         self.kv_bytes, self.compute_bytes = logged_mib("KV buffer size"), logged_mib("compute buffer size")

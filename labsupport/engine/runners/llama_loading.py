@@ -65,6 +65,11 @@ def selection(config: EngineConfig) -> Selection:
     )
 
 
+def is_on_cpu(config: EngineConfig) -> bool:
+    """Whether no layer of the model will be on a GPU."""
+    return not (config.n_gpu_layers and llama_cpp.llama_supports_gpu_offload())
+
+
 class ModelRefused(LabsupportError):
     """A whole file that llama.cpp cannot serve as asked."""
 
@@ -73,6 +78,9 @@ def load_model(config: EngineConfig) -> Any:
     """The file as llama.cpp's model. Raises ModelRefused."""
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 10_000 if config.n_gpu_layers < 0 else config.n_gpu_layers
+    if is_on_cpu(config):
+        # What the CPU computes with is repacked: a mapped file would stay in memory beside that copy.
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
     model = llama_cpp.llama_model_load_from_file(os.fsencode(config.model), params)
     if not model:
         raise ModelRefused(
