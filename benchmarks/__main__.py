@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import batched_bench, http_overhead, ledger, memory, prefix, quiet, serving, steps, tables
+from benchmarks import (
+    batched_bench,
+    crowd,
+    http_overhead,
+    ledger,
+    memory,
+    prefix,
+    quiet,
+    serving,
+    steps,
+    tables,
+    trouble,
+)
 from benchmarks.entry import ending_with_status
 from benchmarks.options import Options, parse
 from benchmarks.results import RESULTS
@@ -18,6 +30,8 @@ MEASUREMENTS: dict[str, Callable[..., bool]] = {
     "memory": memory.run,
     "ledger": ledger.run,
     "steps": steps.run,
+    "trouble": trouble.run,
+    "crowd": crowd.run,
 }
 
 

@@ -18,6 +18,7 @@ from benchmarks.contenders.ours import Ours
 from benchmarks.contenders.process import Running
 from benchmarks.load_process import run_load
 from benchmarks.options import Options
+from benchmarks.pairs import measure_pairs
 from benchmarks.results import Series
 from benchmarks.words import Words
 from labsupport.engine.client import EngineClient
@@ -33,20 +34,24 @@ PROMPT_TOKENS, ANSWER_TOKENS, CLIENTS = 8, 4, 16
 
 def run(options: Options, *, is_quiet: bool) -> bool:
     """Measure what is missing; whether all is there now. (It needs no quiet machine.)"""
+    alone: dict[str, Any] = {"wanted": 1, "budget": options.budget, "is_quiet": is_quiet}
     for model in options.model or MODELS:
         setup = options.setup(model)
         series = _series(options, setup, f"memory-{model}", "memory", {})
-        if not series.pairs and not options.budget.is_spent:
-            series.add({"number": 0, "runs": {"ours": {"figures": asyncio.run(engine_bytes(setup))}}})
-        if not series.pairs:
+
+        def measure(_: str, seed: int, setup: Setup = setup) -> dict[str, Any]:
+            return {"figures": asyncio.run(engine_bytes(setup))}
+
+        if not measure_pairs(series, ("ours",), measure, **alone):
             return False
     requests = options.requests or REQUESTS[options.set]
     setup = options.setup("pocket")
     series = _series(options, setup, "memory-growth-pocket", "memory-growth", {"requests": requests})
-    if not series.pairs and not options.budget.is_spent:
-        figures = growth(setup, requests, options.timeout)
-        series.add({"number": 0, "runs": {"ours": {"figures": figures}}})
-    return bool(series.pairs)
+
+    def grow(_: str, seed: int) -> dict[str, Any]:
+        return {"figures": growth(setup, requests, options.timeout)}
+
+    return measure_pairs(series, ("ours",), grow, **alone)
 
 
 async def engine_bytes(setup: Setup) -> dict[str, Any]:

@@ -29,15 +29,14 @@ class Budget:
         return self._end is not None and time.monotonic() >= self._end
 
 
-def order_of(number: int, contenders: tuple[str, str]) -> tuple[str, str]:
+def order_of(number: int, contenders: tuple[str, ...]) -> tuple[str, ...]:
     """Who is first in pair `number`: A B, B A, A B, …"""
-    first, second = contenders
-    return (first, second) if number % 2 == 0 else (second, first)
+    return contenders if number % 2 == 0 else contenders[::-1]
 
 
 def measure_pairs(
     series: Series,
-    contenders: tuple[str, str],
+    contenders: tuple[str, ...],
     measure: Measure,
     *,
     wanted: int,
@@ -46,6 +45,7 @@ def measure_pairs(
 ) -> bool:
     """Add pairs to the series until it has as many as `wanted`, or the budget is spent; whether it has.
 
+    contenders: two, or one alone where there is nothing to compare with.
     The seed is the pair's number: both contenders get the same prompts, and every pair gets its own.
     is_quiet: whether the machine was when this began, for whoever reads the pairs.
     """

@@ -41,7 +41,13 @@ METRICS = {
     "prefix": (Metric("ttft_median", "median TTFT", False),),
     "batched-bench": (Metric("whole_run_tokens_per_second", "tokens/s", True),),
     "steps": (Metric("tokens_per_second", "tokens/s", True),),
+    "crowd": (
+        Metric("output_tokens_per_second", "output tokens/s", True),
+        Metric("health_p99", "p99 of health", False),
+    ),
 }
+OTHERS = ("memory", "memory-growth", "trouble")
+"""Experiments that compare nothing."""
 
 
 def ratios(result: dict[str, Any], metric: Metric) -> list[float]:
@@ -65,11 +71,13 @@ def table(experiment: str, results: Sequence[dict[str, Any]]) -> str:
         return _memory_table(mine)
     if experiment == "memory-growth":
         return _growth_table(mine)
+    if experiment == "trouble":
+        return _trouble_table(mine)
     metrics = METRICS[experiment]
     head = ["comparison", "pairs", *(name for metric in metrics for name in _headings(metric))]
     rows = [
-        [_title(one), str(len(one["pairs"])), *(cell for metric in metrics for cell in _cells(one, metric))]
-        for one in sorted(mine, key=_order)
+        [title(one), str(len(one["pairs"])), *(cell for metric in metrics for cell in _cells(one, metric))]
+        for one in sorted(mine, key=order_of_rows)
     ]
     notes = [f"- {one['name']}: {caveat}." for one in mine for caveat in caveats(one)]
     return "\n".join([lines(head, rows), *(["", "Mind:", "", *notes] if notes else [])])
@@ -116,15 +124,19 @@ def readme_with_tables(text: str, results: Sequence[dict[str, Any]]) -> str:
 
 
 def section(name: str, results: Sequence[dict[str, Any]]) -> str:
-    """What stands between one pair of marks: a table, or on which machines all this was measured."""
+    """What stands between one pair of marks: a table, or with what all this was measured."""
     if name.startswith("gpu-"):
         from benchmarks.cuda import tables as of_gpus
 
         return of_gpus.section(name, results)
+    if name == "targets":
+        from benchmarks import targets
+
+        return targets.table(results)
     return _machines(results) if name == "machines" else table(name, results)
 
 
-def print_tables(folder: Path, experiments: Iterable[str] = (*METRICS, "memory", "memory-growth")) -> None:
+def print_tables(folder: Path, experiments: Iterable[str] = (*METRICS, *OTHERS)) -> None:
     """All tables that have something in them."""
     results = read_all(folder)
     for name in experiments:
@@ -154,7 +166,8 @@ def _ratio(found: Estimate) -> str:
     )
 
 
-def _title(result: dict[str, Any]) -> str:
+def title(result: dict[str, Any]) -> str:
+    """Who is compared, with what."""
     settings = result["settings"]
     words = [settings["model"], settings.get("load", "")]
     if "clients" in settings:
@@ -165,7 +178,8 @@ def _title(result: dict[str, Any]) -> str:
     return f"{ours} / {theirs}: " + ", ".join(filter(None, words))
 
 
-def _order(result: dict[str, Any]) -> tuple[Any, ...]:
+def order_of_rows(result: dict[str, Any]) -> tuple[Any, ...]:
+    """By peer, model and load, and by numbers where their names would not do."""
     settings = result["settings"]
     size = settings.get("clients") or settings.get("batch") or 0
     return (settings["order"][1], settings["model"], settings.get("load", ""), size)
@@ -195,11 +209,22 @@ def _growth_table(results: Sequence[dict[str, Any]]) -> str:
     return lines(head, rows)
 
 
+def _trouble_table(results: Sequence[dict[str, Any]]) -> str:
+    head = ["what happens", "times", "median, s", "longest, s"]
+    rows = []
+    for one in results:
+        rounds = [pair["runs"]["ours"]["figures"] for pair in one["pairs"]]
+        for kind in rounds[0]:
+            seconds = [figures[kind] for figures in rounds]
+            figures = (f"{value:.2f}" for value in (statistics.median(seconds), max(seconds)))
+            rows.append([f"{one['settings']['model']}: {kind}", str(len(seconds)), *figures])
+    return lines(head, rows)
+
+
 def _machines(results: Sequence[dict[str, Any]]) -> str:
     seen: dict[str, list[str]] = {}
-    for one in results:
-        if one["experiment"].startswith("gpu-"):
-            continue
+    mine = [one for one in results if not one["experiment"].startswith("gpu-")]
+    for one in mine:
         settings, host = one["settings"], one["host"]
         packages = settings["packages"]
         line = (
@@ -208,7 +233,17 @@ def _machines(results: Sequence[dict[str, Any]]) -> str:
             f"llama-cpp-python {packages['llama-cpp-python']}; {settings['threads']} threads"
         )
         seen.setdefault(line, []).append(one["name"])
-    return "\n".join(f"- {line} ({len(names)} files)" for line, names in seen.items()) or NOTHING
+    parts = [f"- {line} ({len(names)} files)" for line, names in seen.items()]
+    if older := [one["name"] for one in mine if one["settings"]["code"] != _newest_code(mine)]:
+        parts.append(
+            f"- with an earlier version of this server's code than the newest file: {', '.join(older)}"
+        )
+    return "\n".join(parts) or NOTHING
+
+
+def _newest_code(results: Sequence[dict[str, Any]]) -> str:
+    newest = max(results, key=lambda one: max((pair.get("began", "") for pair in one["pairs"]), default=""))
+    return str(newest["settings"]["code"])
 
 
 def lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -21,7 +21,7 @@ def result(name: str = "one", *, faster: float = 2.0, pairs: int = 5, **settings
         return {"figures": figures, "summary": summary, "other_cpu_share": 0.0}
 
     common = {"cpu": "a processor", "usable_cores": 2, "python": "3.11", "threads": 2, "seconds": 10}
-    chosen = {"order": ["ours", "peer"], "model": "pocket", "load": "plain", "clients": 4}
+    chosen = {"order": ["ours", "peer"], "model": "pocket", "load": "plain", "clients": 4, "code": "new"}
     return {
         "name": name,
         "experiment": "serving",
@@ -47,6 +47,9 @@ def test_the_readme_agrees_with_the_results_files() -> None:
         "memory-growth",
         "ledger",
         "steps",
+        "trouble",
+        "crowd",
+        "targets",
         "machines",
         "gpu-machines",
         "gpu-tests",
@@ -112,7 +115,7 @@ def test_prompts_may_differ_from_pair_to_pair_but_not_within_one() -> None:
 
 
 def test_without_results_that_is_what_is_said() -> None:
-    for name in (*tables.METRICS, "memory", "memory-growth", "machines", "gpu-machines", "gpu-decode"):
+    for name in (*tables.METRICS, *tables.OTHERS, "machines", "gpu-machines", "gpu-decode"):
         assert tables.section(name, []) == tables.NOTHING
 
 
@@ -141,3 +144,13 @@ def test_new_tables_replace_the_old_ones_and_leave_the_prose_alone(tmp_path: Pat
     assert fresh.endswith("<!-- end -->\nAfter.\n")
     assert "old" not in fresh
     assert tables.readme_with_tables(fresh, [result()]) == fresh
+
+
+def test_what_was_measured_with_earlier_code_is_named() -> None:
+    old, new = result("old", code="old"), result("new")
+    for one, day in ((old, "2026-01-01"), (new, "2026-01-02")):
+        for pair in one["pairs"]:
+            pair["began"] = day
+
+    assert tables.section("machines", [old, new]).endswith("than the newest file: old")
+    assert "earlier" not in tables.section("machines", [new])
