@@ -70,7 +70,7 @@ bench-gpu: setup  ## speed and memory on an NVIDIA GPU, at most 32 minutes (GPU_
 grade: setup  ## grade what students handed in (GRADE_ARGS="submitted --out graded")
 	@$(BIN)/labsupport grade $(GRADE_ARGS)
 
-soak: setup  ## ten minutes of mixed load with faults, then a crowd; slow (SOAK_ARGS="--seconds 60 --seed 1")
+soak: setup  ## ten minutes of mixed load with faults; slow (SOAK_ARGS="--seconds 60 --seed 1")
 	@$(BIN)/python tests/soak/soak.py $(SOAK_ARGS)
 
 # conda runs pip by itself: what `setup` would choose is handed to it in variables that pip and CMake read.

@@ -135,8 +135,11 @@ class EngineClient:
         request_id: str,
         priority: int = 0,
         key: str = "",
+        counted: Callable[[Delta], None] | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """Run a prompt and yield its deltas; the last one has `finish_reason`. Use a `request_id` only once.
+
+        counted: told of every delta as it comes, whether or not the iteration gets to it.
 
         Closing or cancelling the iteration aborts the request in the engine (a loop that may be left early
         belongs into `contextlib.aclosing`). Raises RequestRefused before anything runs, NoRoom when the
@@ -148,7 +151,7 @@ class EngineClient:
         if self._process is None:
             raise self._down()
         asked = Submit(request_id=request_id, tokens=tuple(tokens), params=params, priority=priority, key=key)
-        inbox = Inbox()
+        inbox = Inbox(counted)
         self._requests[request_id] = inbox
         still_runs = True
         try:

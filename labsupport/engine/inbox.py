@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from labsupport.engine.messages import Delta
 
 
 class Inbox:
-    """For one reader, in one event loop. An error that is put in is raised where it is read."""
+    """For one reader, in one event loop. An error that is put in is raised where it is read.
 
-    def __init__(self) -> None:
+    counted: told of every delta as it comes, whether or not the reader gets to it.
+    """
+
+    def __init__(self, counted: Callable[[Delta], None] | None = None) -> None:
         self._news: deque[Delta | Exception] = deque()
+        self._counted = counted
         self._came = asyncio.Event()
 
     def put(self, news: Delta | Exception) -> None:
+        if self._counted and isinstance(news, Delta) and news.finish_reason != "error":
+            self._counted(news)
         self._news.append(news)
         self._came.set()
 

@@ -3,10 +3,10 @@
 Right means: a request that was admitted and booked has exactly one row, whichever way it ends. The row is
 durable before the answer's first byte is sent, so that nobody has anything of which the books know nothing;
 it says what the answer's `usage` says, or that nobody knows, and does so before the last byte. What the
-request did not use of its key's tokens comes back. A request that is refused here costs nothing and leaves
-no row: who is refused a thousand times a second must not fill the disk (`/metrics` counts refusals). One
-that was admitted and is refused before it is booked, for its schema, leaves no row either, but has been one
-of its key's requests of that minute: it had to be read.
+request did not use of its key's tokens comes back, but for its prompt's, however early its client leaves.
+A request that is refused here costs nothing and leaves no row: who is refused a thousand times a second must
+not fill the disk (`/metrics` counts refusals). One that was admitted and is refused before it is booked, for
+its schema, leaves no row either, but has been one of its key's requests of that minute: it had to be read.
 
 While the ledger cannot be written, new requests are refused: the books go before availability. An answer that
 nobody can be billed for is paid all the same, by whoever runs the GPU or has the account with the upstream,
@@ -142,6 +142,7 @@ class Account:
         self._meter = meter
         self._epoch = time.time() - time.monotonic()  # so that differences are the monotonic clock's
         self._is_closed = False
+        self._least_tokens = request.prompt_tokens
         self._row = Row(
             id=request.id,
             key=request.key,
@@ -181,7 +182,12 @@ class Account:
             return None
         self._is_closed = True
         usage, first_token_at = self._meter.usage, self._meter.first_token_at
-        self._grant.used_tokens = None if usage is None else usage.total_tokens
+        if usage is not None:
+            # Who leaves before a first token may have left a prompt that was computed, or nearly so.
+            least = self._least_tokens if finish_reason == "abort" else 0
+            self._grant.used_tokens = max(usage.total_tokens, least)
+        else:
+            self._grant.used_tokens = None
         return msgspec.structs.replace(
             self._row,
             first_token_at=None if first_token_at is None else self._epoch + first_token_at,

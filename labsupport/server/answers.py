@@ -207,9 +207,7 @@ class CompletionFormat(_Format):
         return {
             "tokens": tokens,
             "token_logprobs": [_finite(entry.logprob) for entry in entries],
-            "top_logprobs": [
-                {_spelling(text): _finite(logprob) for _, text, logprob in entry.top} for entry in entries
-            ],
+            "top_logprobs": [_top(entry) for entry in entries],
             "text_offset": offsets[:-1],
         }
 
@@ -217,6 +215,17 @@ class CompletionFormat(_Format):
 def _token(text: bytes, logprob: float) -> dict[str, Any]:
     # Bytes that are half a character show as a replacement character; `bytes` has them as they are.
     return {"token": text.decode("utf-8", "replace"), "logprob": _finite(logprob), "bytes": list(text)}
+
+
+def _top(entry: TokenLogprob) -> dict[str, float]:
+    """The likeliest, and the one that was drawn if it is not among them, as OpenAI has it.
+
+    Control tokens are all spelled as nothing: the likeliest of them stands for all.
+    """
+    found: dict[str, float] = {}
+    for text, logprob in [*((text, logprob) for _, text, logprob in entry.top), (entry.text, entry.logprob)]:
+        found.setdefault(_spelling(text), _finite(logprob))
+    return found
 
 
 def _spelling(text: bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
@@ -132,7 +133,9 @@ def build(served: Served) -> FastAPI:
     metrics = Metrics(served.name, served.engine)
     if served.ledger:
         metrics.registry.register(LedgerCollector(served.name, served.ledger))
-    app.add_middleware(BodyLimit, limit_bytes=LARGEST_BODY_BYTES)
+    app.add_middleware(
+        BodyLimit, limit_bytes=LARGEST_BODY_BYTES, of_paths={room.SESSION_PATH: room.LARGEST_KEY_BYTES}
+    )
     sessions = Sessions(served.keys)
     app.add_middleware(
         BearerAuth, keys=served.keys, open_paths=OPEN_PATHS | room.OPEN_PATHS, admits=sessions.admits
@@ -140,7 +143,7 @@ def build(served: Served) -> FastAPI:
     if not served.keys:
         app.add_middleware(LoopbackHosts)
     app.add_middleware(SayStopping)
-    app.add_middleware(CountResponses, metrics=metrics)
+    app.outermost = functools.partial(CountResponses, metrics=metrics)
     admission = Admission(served.most_sequences, served.most_prompt_tokens)
     accounts = Accounts(admission, served.ledger, KeyLimits(served.keys))
     priorities = Priorities(served.keys)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
@@ -96,9 +97,8 @@ class Generator:
             )
             async with self._accounts.book(request, grant, meter) as account:
                 try:
-                    async with contextlib.aclosing(_merged(_streams(job, grammar, engine))) as merged:
+                    async with contextlib.aclosing(_merged(_streams(job, grammar, engine, meter))) as merged:
                         async for index, delta in merged:
-                            meter.saw(index, delta)
                             await account.is_recorded()
                             yield index, delta
                 except LabsupportError as error:
@@ -106,7 +106,9 @@ class Generator:
                 await account.finish()
 
 
-def _streams(job: Job, grammar: str, engine: EngineClient) -> list[AsyncGenerator[Delta, None]]:
+def _streams(
+    job: Job, grammar: str, engine: EngineClient, meter: EngineMeter
+) -> list[AsyncGenerator[Delta, None]]:
     return [
         engine.generate(
             tokens,
@@ -114,6 +116,7 @@ def _streams(job: Job, grammar: str, engine: EngineClient) -> list[AsyncGenerato
             request_id=f"{job.id}-{index}",
             key=job.key,
             priority=job.priority,
+            counted=functools.partial(meter.saw, index),  # at once: it was computed, whoever reads it
         )
         for index, (tokens, params) in enumerate(job.sequences)
     ]

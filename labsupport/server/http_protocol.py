@@ -2,7 +2,8 @@
 
 Right means: bytes that cannot be read as a request get 400 with OpenAI's error object, as far as an answer is
 still possible, and the connection closes; and nobody holds a connection, or what an answer holds on our side,
-by doing nothing, or next to nothing. (A body that does not arrive is `limits.BodyLimit`'s business.)
+by doing nothing, or next to nothing. (A body that does not arrive is `limits.BodyLimit`'s business, for as
+long as somebody waits for it.)
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class HttpProtocol(H11Protocol):
     """The web server's own protocol, but for its patience and for the answer to what it cannot read.
 
     header_seconds: how long the head of a request may take, from its first byte or from the opening of the
-        connection. (Between two requests the web server's own, shorter, time for an idle connection counts.)
+        connection, and what still comes of a body whose request was answered already (refused, mostly).
+        (Between two requests the web server's own, shorter, time for an idle connection counts.)
     stall_seconds, least_bytes_per_second: in each stretch of so many seconds in which an answer waits for its
         client, the client has to take that much of it, and something in any case. A stream that nobody reads
         keeps its place among the requests in hand, so a few dozen of them would keep everybody out; with a
@@ -87,11 +89,11 @@ class HttpProtocol(H11Protocol):
         """Answer `msg`, the web server's words for what was wrong, and hang up."""
         self._refuse(bad_request(msg, code="invalid_http"))
 
-    # A head that never ends
+    # A head that never ends, and the rest of a body whose answer is out: nobody waits for that one any more
 
     def _time_the_head(self) -> None:
-        """Let the timer run from the first byte of a head to its last."""
-        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+        """Let the timer run from the first byte of a head to its last, or while a useless body goes on."""
+        if not (self.conn.their_state is h11.IDLE or self._is_answered_early) or self.transport.is_closing():
             self._stop_timing_the_head()
         elif self._head_timer is None and self.timeout_keep_alive_task is None:
             self._head_timer = self.loop.call_later(self.header_seconds, self._head_is_late)
@@ -101,8 +103,12 @@ class HttpProtocol(H11Protocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    @property
+    def _is_answered_early(self) -> bool:
+        return self.conn.their_state is h11.SEND_BODY and self.conn.our_state in {h11.DONE, h11.MUST_CLOSE}
+
     def _head_is_late(self) -> None:
-        has_begun = bool(self.conn.trailing_data[0])
+        has_begun = bool(self.conn.trailing_data[0]) and not self._is_answered_early
         if has_begun:
             message = f"The head of the request did not arrive within {self.header_seconds:g} s."
             self._refuse(ApiError(408, message, code="head_too_slow"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from starlette.datastructures import Headers
@@ -105,22 +105,32 @@ def _full(why: str, retry_after_seconds: int) -> ApiError:
 class BodyLimit:
     """ASGI middleware: 413 to a body over `limit_bytes`, declared or chunked, without reading it whole.
 
+    of_paths: other limits, of some routes.
     A body that has not arrived `limit_seconds` after its headers gets a 408: a client that sends half of one
     and falls silent would hold its connection for ever.
     """
 
-    def __init__(self, app: ASGIApp, *, limit_bytes: int, limit_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit_bytes: int,
+        limit_seconds: float = 30.0,
+        of_paths: Mapping[str, int] | None = None,
+    ) -> None:
         self.app = app
         self.limit_bytes = limit_bytes
+        self.of_paths = of_paths or {}
         self.limit_seconds = limit_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        most = self.of_paths.get(scope["path"], self.limit_bytes)
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdigit() and int(declared) > self.limit_bytes:
-            message = f"The request body has {declared} bytes; this server reads at most {self.limit_bytes}."
+        if declared.isdigit() and int(declared) > most:
+            message = f"The request body has {declared} bytes; this server reads at most {most}."
             refusal = ApiError(413, message, code="body_too_large")
             # The unread body would be taken for the next request on this connection.
             close = {"Connection": "close"}
@@ -141,7 +151,7 @@ class BodyLimit:
                 raise HTTPException(408, detail) from None
             complete = not message.get("more_body", False)
             read_bytes += len(message.get("body", b""))
-            if read_bytes > self.limit_bytes:
+            if read_bytes > most:
                 raise HTTPException(413)
             return message
 

@@ -180,7 +180,7 @@ class SequenceWatch:
 
 
 class CountResponses:
-    """ASGI middleware, outermost: sees every response, whichever part of the server sent it."""
+    """Around the whole application: sees every response, whichever part of the server sent it."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self.app = app

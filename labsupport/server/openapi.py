@@ -9,10 +9,12 @@ allows, and what it forbids, and compares the answers with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from labsupport.server.auth import OPEN_PATHS
 
@@ -62,10 +64,18 @@ class Application(FastAPI):
     is_relay: another server does the work.
     """
 
+    outermost: Callable[[ASGIApp], ASGIApp] | None = None
+    """Goes around everything, and so sees the answer to a mistake of ours too, which middleware does not."""
+
     def __init__(self, *, has_keys: bool, is_relay: bool, **options: Any) -> None:
         super().__init__(**options)
         self._has_keys = has_keys
         self._is_relay = is_relay
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """What is called for a request. Made once."""
+        stack = super().build_middleware_stack()
+        return self.outermost(stack) if self.outermost else stack
 
     def openapi(self) -> dict[str, Any]:
         """The document. Made once."""

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from labsupport.engine.grammars.json_schema import ANY_OBJECT, Schema
 from labsupport.server.errors import bad_request
+from labsupport.server.fields import Strict
 
-_STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-
-class NamedSchema(BaseModel):
+class NamedSchema(Strict):
     """A schema, what to call it, and what it is for."""
-
-    model_config = _STRICT
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     json_schema: Annotated[dict[str, Any] | bool, Field(alias="schema")]
@@ -27,10 +24,8 @@ class NamedSchema(BaseModel):
     strict: bool | None = None
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(Strict):
     """What an answer has to be."""
-
-    model_config = _STRICT
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None

@@ -33,6 +33,7 @@ def another_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_every_cell_runs_with_another_model(source, another_model, monkeypatch):
     monkeypatch.setenv("LABSUPPORT_MODEL", str(another_model))
+    monkeypatch.setenv("LABSUPPORT_CACHE", str(another_model.parent / "cache"))
 
     notebook = converted(source)
     execute(notebook, folder=LESSONS)

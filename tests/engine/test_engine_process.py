@@ -403,3 +403,16 @@ def test_a_process_that_dies_while_loading_is_reported(tiny_model, monkeypatch):
     )
     with pytest.raises(EngineFailed, match=r"SIGABRT.*while it loaded"):
         asyncio.run(EngineClient.start(EngineConfig(threads=1, model=str(tiny_model))))
+
+
+def test_what_a_reader_never_gets_to_is_counted_all_the_same(tiny_model):
+    counted: list[Delta] = []
+
+    async def use(client: EngineClient) -> None:
+        stream = client.generate([1, 2, 3], GREEDY, request_id="unread", counted=counted.append)
+        async with aclosing(stream):
+            await anext(stream)
+            await until(lambda: counted[-1].finish_reason is not None)
+
+    with_engine(EngineConfig(threads=1, model=str(tiny_model)), use)
+    assert sum(len(delta.tokens) for delta in counted) == GREEDY.max_tokens

@@ -6,7 +6,7 @@ import pytest
 
 from labsupport.engine.grammars import trial as trial_module
 from labsupport.engine.grammars.json_schema import to_grammar
-from labsupport.engine.grammars.trial import GrammarRefused, Trial
+from labsupport.engine.grammars.trial import GrammarRefused, Trial, TrialUnavailable
 
 GOOD = to_grammar({"type": "object", "properties": {"a": {"type": "string"}}})
 
@@ -47,3 +47,15 @@ def test_the_process_is_gone_once_it_is_closed(trial):
     trial.close()
     trial.close()
     assert process.poll() is not None
+
+
+def test_a_process_that_somebody_else_kills_says_nothing_of_the_grammar(trial, monkeypatch):
+    trial.refuse_harmful(GOOD)
+    process = trial._process
+    monkeypatch.setattr(trial_module.json, "dumps", lambda text: process.kill() or f'"{text!r}"')
+
+    with pytest.raises(TrialUnavailable, match="was killed"):
+        trial.refuse_harmful(GOOD)
+
+    monkeypatch.undo()
+    trial.refuse_harmful(GOOD)

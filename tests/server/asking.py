@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -19,6 +22,7 @@ KEY_FILE = f"""
 {DAVE} name=dave tokens-per-minute=200
 {ERIN} name=erin concurrent=1
 """
+ABORTED = 'labsupport:request_success_total{finished_reason="abort"}'
 ASK = [{"role": "user", "content": "What is a KV cache?"}]
 
 
@@ -37,3 +41,26 @@ def is_idle(server: Server) -> bool:
     state = server.get("/debug/engine").json()
     assert state.get("violations") == [], state
     return state["running"] == state["waiting"] == state["used_cells"] == 0 and not state["sequences"]
+
+
+def leave_after(
+    server: Server,
+    body: dict[str, Any],
+    *,
+    route: str = "/v1/chat/completions",
+    seconds: float = 0,
+    until: Callable[[], bool] | None = None,
+) -> None:
+    """POST a request over a raw socket and hang up, after some seconds or once `until` holds."""
+    address = (server.url.split("/")[2].split(":")[0], int(server.url.rsplit(":", 1)[1]))
+    content = json.dumps(body).encode()
+    with socket.create_connection(address) as connection:
+        connection.sendall(
+            f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(content)}\r\n\r\n".encode()
+            + content
+        )
+        if until:
+            wait_until(until, what="the request's start")
+        else:
+            time.sleep(seconds)

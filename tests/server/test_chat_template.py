@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 
 import pytest
@@ -93,6 +94,11 @@ def test_no_message_however_composed_yields_a_control_token(template, tokenizer,
     assert controls(tokenizer, ids) == controls(tokenizer, harmless)
 
 
+def growing(start: str, step: str, end: str = "{{ n.x }}") -> str:
+    """A template in which something doubles forty times."""
+    return f"{{% set n = namespace(x={start}) %}}{{% for i in range(40) %}}{step}{{% endfor %}}{end}"
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -110,15 +116,44 @@ def test_no_message_however_composed_yields_a_control_token(template, tokenizer,
         "{{ '%999999999d' % 1 }}",
         "{{ '%*d' % (999999999, 1) }}",
         "{{ undefined_name.attribute }}",
+        "{{ 'a'.ljust(10**10) }}",
+        "{{ 'a' | center(10**10) }}",
+        "{{ 'a' | indent(10**10) }}",
+        "{{ '{:>9999999999}'.format(1) }}",
+        "{{ '{:>{}}'.format(1, 9**10) }}",
+        "{{ '%999999999d' | format(1) }}",
+        "{{ lipsum(n=10**10) }}",
+        "{{ strftime_now('%999999999d') }}",
+        growing("'a'", "{% set n.x = n.x ~ n.x %}"),
+        growing("'a'", "{% set n.x = n.x + n.x %}"),
+        growing("[1]", "{% set n.x = n.x + n.x %}"),
+        growing("[1]", "{% set n.x = [n.x, n.x] %}"),
+        growing("[1]", "{% set n.x = [n.x, n.x] %}", "{{ n.x | tojson }}"),
+        growing("[1]", "{% set n.x = [n.x, n.x] %}", "{{ n.x ~ '' }}"),
+        growing("'a'", "{% set y %}{{ n.x }}{{ n.x }}{% endset %}{% set n.x = y %}"),
+        "{% set x = 'a' * 9999 %}{{ x.replace('a', x).replace('a', x) }}",
+        "{% set x = 'a' * 9999 %}{{ x | replace('a', x) | replace('a', x) }}",
+        "{% set x = 'a' * 9999 %}{{ x.join(range(99999) | list) }}",
+        "{% set x = 'a' * 9999 %}{{ range(99999) | join(x) }}",
+        "{% set x = 'a' * 9999 %}{{ range(99999) | map('string') | join(x) }}",
     ],
 )
 def test_a_hostile_template_fails_quickly_and_says_so(tokenizer, source):
-    begin = time.monotonic()
+    begin, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     with pytest.raises(TemplateBroken, match="the model's chat template"):
         ChatTemplate(source, tokenizer).render(HELLO, add_generation_prompt=True)
 
     assert time.monotonic() - begin < 15
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 600 * 1024  # KiB
+
+
+def test_a_long_conversation_meets_no_bound_of_the_sandbox(template, tokenizer):
+    long = [{"role": "user", "content": "a\nb" * 2**20}, {"role": "user", "content": "x"}] * 2
+    source = "{% for m in messages %}{{ m.role + ': ' ~ m.content | trim | replace('b', 'bb') }}{% endfor %}"
+
+    assert len(ChatTemplate(source, tokenizer).render(long, add_generation_prompt=True)) > 8 * 2**20
+    assert len(template.render(long, add_generation_prompt=True)) > 6 * 2**20
 
 
 def test_a_template_that_loops_for_ever_is_stopped(tokenizer):

@@ -11,26 +11,9 @@ import time
 import httpx
 import openai
 import pytest
-from asking import ASK, KEY, is_idle, wait_until
+from asking import ABORTED, ASK, KEY, is_idle, leave_after, wait_until
 
-ABORTED = 'labsupport:request_success_total{finished_reason="abort"}'
 LONG = {"model": "pocket", "messages": ASK, "max_tokens": 400, "temperature": 0, "ignore_eos": True}
-
-
-def leave_after(server, body, *, seconds=None, until=None):
-    """POST a chat request over a raw socket and hang up, after some seconds or once `until` holds."""
-    address = (server.url.split("/")[2].split(":")[0], int(server.url.rsplit(":", 1)[1]))
-    content = json.dumps(body).encode()
-    with socket.create_connection(address) as connection:
-        connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            + f"Content-Length: {len(content)}\r\n\r\n".encode()
-            + content
-        )
-        if until:
-            wait_until(until, what="the request's start")
-        else:
-            time.sleep(seconds or 0)
 
 
 @pytest.mark.parametrize(

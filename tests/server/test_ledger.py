@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 import subprocess
 import sys
@@ -9,12 +10,20 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import httpx
 import openai
 import pytest
 from asking import ALICE, ASK, BOB, DAVE, is_idle, wait_until
 from ledger_rows import rows, said, used
+
+from labsupport.server.accounts import Accounts, Request
+from labsupport.server.key_limits import KeyLimits
+from labsupport.server.keys import Key, Limits, digest
+from labsupport.server.limits import Admission
+from labsupport.server.meter import EngineMeter
+from labsupport.server.metrics import Metrics
 
 LONG = {"model": "pocket", "messages": ASK, "max_tokens": 400, "extra_body": {"ignore_eos": True}}
 CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
@@ -143,6 +152,25 @@ def test_a_stream_that_is_left_is_charged_with_what_it_got(accounted, alice, led
     assert received <= row["completion_tokens"] < 400 * n
     assert row["prompt_tokens"] > 0
     wait_until(lambda: is_idle(accounted), what="an idle engine")
+
+
+def test_who_leaves_before_a_first_token_pays_the_prompt_of_his_limit_all_the_same():
+    key = Key(name="kim", digest=digest("k"), limits=Limits(tokens_per_minute=100))
+    accounts = Accounts(Admission(1), None, KeyLimits([key]))
+    engine = SimpleNamespace(ready=False, restarts=0, last_report=None)
+    request = Request(
+        id="one", key="kim", route="r", model="m", arrived=0.0, sequences=1, most_tokens=90, prompt_tokens=30
+    )
+
+    async def leave() -> None:
+        meter = EngineMeter(Metrics("m", engine), [30], choices_per_prompt=1, arrived=0.0)
+        async with accounts.open(request, meter):
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(leave())
+
+    assert accounts.headers("kim")["x-ratelimit-remaining-tokens"] == "70"
 
 
 def test_an_answer_that_nobody_waits_for_is_an_abort(accounted, ledger):

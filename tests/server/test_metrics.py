@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 from asking import ASK, is_idle, wait_until
+from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from labsupport.engine.messages import Delta
-from labsupport.server.metrics import PREFIX, Metrics
+from labsupport.server import errors
+from labsupport.server.metrics import PREFIX, CountResponses, Metrics
+from labsupport.server.openapi import Application
 
 LONG = {"model": "pocket", "messages": ASK, "max_tokens": 300, "extra_body": {"ignore_eos": True}}
 
@@ -137,6 +141,24 @@ def test_names_are_vllms_and_the_format_is_prometheus(server):
         assert families[PREFIX + name].type == kind
         assert families[PREFIX + name].documentation
         assert all(sample.labels["model_name"] == "pocket" for sample in families[PREFIX + name].samples)
+
+
+def test_a_mistake_of_ours_is_counted_as_every_other_answer() -> None:
+    app = Application(has_keys=False, is_relay=False)
+    metrics = Metrics("m", SimpleNamespace(ready=False, last_report=None, restarts=0))
+    app.outermost = functools.partial(CountResponses, metrics=metrics)
+    errors.install(app)
+
+    @app.get("/mistake")
+    async def mistake() -> None:
+        raise ZeroDivisionError
+
+    http = TestClient(app, raise_server_exceptions=False)
+    assert (http.get("/mistake").status_code, http.get("/nowhere").status_code) == (500, 404)
+
+    text = metrics.render().decode()
+    for status in (500, 404):
+        assert f'{PREFIX}http_responses_total{{model_name="m",status="{status}"}} 1.0' in text
 
 
 def test_tokens_that_come_together_are_counted_one_by_one() -> None:

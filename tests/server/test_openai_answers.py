@@ -6,6 +6,9 @@ import openai
 import pytest
 from asking import ASK
 
+from labsupport.engine.messages import Delta, TokenLogprob
+from labsupport.server.answers import CompletionFormat
+
 GREEDY = {"model": "pocket", "temperature": 0}
 
 
@@ -159,6 +162,17 @@ def test_completion_logprobs_line_up_with_the_text(client):
         assert choice.text[offset : offset + len(token)] == token
     assert all(len(tops) == 2 for tops in choice.logprobs.top_logprobs)
     assert len(choice.logprobs.token_logprobs) == 6
+
+
+def test_the_likeliest_tokens_of_a_completion_keep_their_figures_and_the_drawn_one_is_among_them():
+    top = ((1, b"", -0.5), (2, b"a", -1.0), (3, b"", -2.0))  # two control tokens, spelled alike
+    entry = TokenLogprob(token=4, text=b"drawn", logprob=-3.0, top=top)
+
+    (choice,) = CompletionFormat("m", with_logprobs=True, include_usage=False).chunk(
+        0, Delta(request_id="x", logprobs=(entry,)), offset=0
+    )["choices"]
+
+    assert choice["logprobs"]["top_logprobs"] == [{"": -0.5, "a": -1.0, "drawn": -3.0}]
 
 
 def test_no_logprobs_unless_asked(client):

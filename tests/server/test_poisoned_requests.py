@@ -56,6 +56,18 @@ HEAVY: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: many_fields('{"model":"pocket","messages":[{"role":"user","content":"",', "}]}"),
     ),
     "labels": ("/v1/completions", lambda: many_fields('{"model":"pocket","prompt":"x","metadata":{', "}}")),
+    "forms": (
+        "/v1/chat/completions",
+        lambda: many_fields(
+            '{"model":"pocket","messages":[{"role":"user","content":"x"}],"response_format":{', "}}"
+        ),
+    ),
+    "forms within": (
+        "/v1/completions",
+        lambda: many_fields(
+            '{"model":"pocket","prompt":"x","response_format":{"type":"json_schema","json_schema":{', "}}}"
+        ),
+    ),
     "stop strings": (
         "/v1/completions",
         lambda: filled('{"model":"pocket","prompt":"x","stop":[', '"a",', '"a"]}'),

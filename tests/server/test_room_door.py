@@ -77,6 +77,18 @@ def test_the_stream_wants_a_key(browser):
     assert status_of_stream(browser, Authorization=f"Bearer {KEY}") == 200
 
 
+def test_who_has_no_key_cannot_make_the_server_hold_or_read_megabytes(browser):
+    content = b'{"key":"' + b"x" * 10_000 + b'"}'
+
+    whole = browser.post("/room/session", content=content, headers={"Content-Type": "application/json"})
+    parts = browser.post("/room/session", content=iter([content[:5000], content[5000:]]))
+    many = browser.post("/room/session", json={f"{number}": 1 for number in range(200)})
+
+    assert (whole.status_code, parts.status_code) == (413, 413)
+    assert many.status_code == 400
+    assert "200 fields" in many.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("key", ["", "wrong", KEY[:-1], f"{KEY}x", f" {KEY}", "ключ"])
 def test_a_wrong_key_is_exchanged_for_401_in_the_same_shape_as_everywhere(browser, key):
     refused = browser.post("/room/session", json={"key": key})

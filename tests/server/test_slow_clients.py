@@ -113,10 +113,10 @@ def answer_of(connection: socket.socket) -> tuple[int, dict]:
     return response.status, json.loads(response.read())
 
 
-def drip(connection: socket.socket, stop: threading.Event) -> None:
+def drip(connection: socket.socket, stop: threading.Event, drop: bytes = b"X-A: b\r\n") -> None:
     with contextlib.suppress(OSError):
         while not stop.wait(0.2):
-            connection.sendall(b"X-A: b\r\n")
+            connection.sendall(drop)
 
 
 def test_no_token_waits_until_the_one_before_is_acknowledged(service):
@@ -135,6 +135,38 @@ def test_half_a_head_is_answered_408_when_its_time_is_over(service):
         assert status == 408
         assert body["error"]["code"] == "head_too_slow"
         assert connection.recv(1) == b""
+
+
+def test_the_rest_of_a_body_whose_request_was_refused_does_not_hold_the_connection(service):
+    for later in (b"x", b""):  # one byte and silence; drop by drop
+        stop = threading.Event()
+        with connected(service) as connection:
+            connection.sendall(b"POST /short HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+            response = HTTPResponse(connection)
+            response.begin()
+            assert response.status == 405
+            response.read()
+            connection.sendall(later)
+            dripping = threading.Thread(target=drip, args=(connection, stop, b"" if later else b"x"))
+            dripping.start()
+
+            connection.settimeout(60)
+            assert connection.recv(1) == b""
+
+            stop.set()
+            dripping.join()
+    wait_until(lambda: not service.connections, what="the end of the connections")
+
+
+def test_a_body_that_is_complete_after_its_answer_leaves_the_connection_as_it_was(service):
+    with connected(service) as connection:
+        for _ in range(2):
+            connection.sendall(b"POST /short HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+            response = HTTPResponse(connection)
+            response.begin()
+            assert response.status == 405
+            response.read()
+            connection.sendall(b"{}")
 
 
 def test_a_head_that_comes_drop_by_drop_gets_no_more_time(service):

@@ -44,7 +44,9 @@ def test_the_bytes_of_a_picture_or_a_sound_are_no_tokens(part):
     assert estimate(message([part, {"type": "text", "text": "What is it?"}])) < 60
 
 
-@pytest.mark.parametrize("part", [{}, {"type": "file"}, {"type": "image_url", "image_url": None}])
+@pytest.mark.parametrize(
+    "part", [{}, {"type": "file"}, {"type": "image_url", "image_url": None}, {"type": []}, {"type": {}}]
+)
 def test_a_part_that_is_not_whole_is_no_mistake_of_ours(part):
     assert 0 < estimate(message([part])) < 60
 

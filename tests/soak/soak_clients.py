@@ -54,6 +54,7 @@ class Callers:
             (self._stream, 4),
             (self._leaves, 2),
             (self._reads_slowly, 0.5),
+            (self._wants_a_form, 0.5),
             (self._is_bad, 1),
         ]
         (kind,) = self._draw.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])
@@ -76,13 +77,14 @@ class Callers:
     def _body(self, **options: Any) -> dict[str, Any]:
         """A good request; some share a long beginning, some are long, most are neither."""
         shared = "The same beginning for many. " * self._draw.choice([0, 0, 8])
-        words = "word " * self._draw.choice([1, 5, 20, 120])
+        words = "word " * self._draw.choice([1, 1, 5, 5, 20, 20, 120, 400])
         return {
             "model": "pocket",
             "messages": [{"role": "user", "content": f"{shared}{self._draw.random()} {words}"}],
             "max_tokens": self._draw.choice([1, 8, 16, 40]),
             "n": self._draw.choice([1, 1, 1, 2]),
             "ignore_eos": True,
+            "logprobs": self._draw.random() < 0.2,
             **options,
         }
 
@@ -120,6 +122,20 @@ class Callers:
     async def _reads_slowly(self) -> str:
         return await self._stream(pause_seconds=0.2)
 
+    async def _wants_a_form(self) -> str:
+        """An answer that has to be one of three numbers, by a schema that is often new."""
+        numbers = [self._draw.randrange(1000) for _ in range(3)]
+        form = {"type": "json_schema", "json_schema": {"name": "number", "schema": {"enum": numbers}}}
+        body = self._body(response_format=form, ignore_eos=False, max_tokens=40, n=1)
+        answer = await self._http.post("/v1/chat/completions", json=body)
+        if answer.status_code != 200:
+            return refused(answer)
+        said = answer.json()
+        if said["choices"][0]["message"]["content"] not in map(str, numbers):
+            raise Violation(f"none of {numbers}: {answer.text[:300]}")
+        self.finished[said["id"]] = used(said["usage"])
+        return "answered in its form"
+
     async def _leaves(self) -> str:
         body = self._body(stream=self._draw.random() < 0.5)
         try:
@@ -138,10 +154,15 @@ class Callers:
         return refused(answer)
 
     def _finish(self, id: str, usage: dict[str, Any], body: dict[str, Any]) -> None:
-        cached = usage["prompt_tokens_details"]["cached_tokens"]
-        self.finished[id] = usage["prompt_tokens"], cached, usage["completion_tokens"]
+        self.finished[id] = used(usage)
         if usage["completion_tokens"] != body["n"] * body["max_tokens"]:
             raise Violation(f"asked for {body['n']} × {body['max_tokens']} tokens, got {usage}")
+
+
+def used(usage: dict[str, Any]) -> Usage:
+    """What an answer's `usage` says."""
+    cached = usage["prompt_tokens_details"]["cached_tokens"]
+    return usage["prompt_tokens"], cached, usage["completion_tokens"]
 
 
 def refused(answer: httpx.Response) -> str:

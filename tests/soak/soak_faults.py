@@ -14,6 +14,7 @@ from soak_clients import Callers
 CROWD = 160
 """Ten times what has a slot."""
 STANDS_STILL_SECONDS = 2.0
+TRIAL = "labsupport.engine.grammars.trial"
 
 
 class Faults:
@@ -40,6 +41,10 @@ class Faults:
 
     def engines(self) -> list[psutil.Process]:
         """The server's engine processes; one, or none while it is between two."""
+        return [child for child in self._children() if TRIAL not in child.cmdline()]
+
+    def _children(self) -> list[psutil.Process]:
+        """Engines, and the process in which grammars are tried."""
         return [child for child in self._server.children() if child.status() != psutil.STATUS_ZOMBIE]
 
     async def _kill(self) -> None:
@@ -57,5 +62,5 @@ class Faults:
         await self._callers.crowd(CROWD)
 
     def _signal(self, number: signal.Signals) -> None:
-        for engine in self.engines():
-            os.kill(engine.pid, number)
+        for child in self._children():
+            os.kill(child.pid, number)

@@ -16,6 +16,7 @@ import os
 import random
 import resource
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -45,7 +46,7 @@ class GrammarRefused(RequestRefused):
 
 
 class TrialUnavailable(LabsupportError):
-    """The trial's process cannot be started, or got no processor time."""
+    """The trial's process cannot be started, got no processor time, or was killed by somebody else."""
 
 
 class Trial:
@@ -83,6 +84,8 @@ class Trial:
         if answer is not None:
             return str(json.loads(answer))
         self._end()
+        if process.returncode == -signal.SIGKILL:  # no limit of its own does that
+            raise TrialUnavailable("the process that tries grammars out was killed")
         return f"the grammar takes more than {CPU_SECONDS} s or too much memory to try out"
 
     def _start(self) -> subprocess.Popen[str]:
@@ -91,7 +94,7 @@ class Trial:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # llama.cpp prints every grammar that it cannot read
-            env=child_environment(),
+            env=child_environment() | {"CUDA_VISIBLE_DEVICES": ""},  # a vocabulary needs none of their memory
             text=True,
         )
         if not self._answer(process, START_WITHIN_SECONDS):

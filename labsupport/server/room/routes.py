@@ -6,16 +6,18 @@ they need no key; the stream does.
 
 from __future__ import annotations
 
-import pydantic
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
+from labsupport.server.fields import Strict
 from labsupport.server.room import FRONT
 from labsupport.server.room.hub import Hub
 from labsupport.server.room.sessions import COOKIE_PATH, EVENTS_PATH, Sessions
 from labsupport.server.streaming import respond
 
 SESSION_PATH = f"{COOKIE_PATH}/session"
+LARGEST_KEY_BYTES = 4096
+"""Of the exchange's body: its route is open, and what nobody was asked a key for is not kept in memory."""
 _PARTS = {
     "room.js": "text/javascript",
     "room.css": "text/css",
@@ -35,10 +37,9 @@ _HEADERS = {
 }
 
 
-class KeyForSession(pydantic.BaseModel):
+class KeyForSession(Strict):
     """The body of the exchange."""
 
-    model_config = pydantic.ConfigDict(extra="forbid")
     key: str
 
 

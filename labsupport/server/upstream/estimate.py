@@ -35,7 +35,7 @@ def _media_lengths(messages: list[dict[str, Any]]) -> Iterator[int]:
     for message in messages:
         content = message.get("content")
         for part in content if isinstance(content, list) else ():
-            if (kind := part.get("type")) in _MEDIA:
+            if isinstance(kind := part.get("type"), str) and kind in _MEDIA:
                 medium = part.get(kind)
                 values = medium.values() if isinstance(medium, dict) else [medium]
                 yield sum(len(value) for value in values if isinstance(value, str))
