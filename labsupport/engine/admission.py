@@ -40,7 +40,7 @@ class AdmissionPolicy:
     def offer(self, sequence: Sequence, running: Items[Sequence]) -> Offer | None:
         """What `sequence` would begin with beside those that run, or None if it has to wait."""
         memory = self._memory
-        prefix, coming = memory.longest_prefix(sequence.tokens, running)
+        prefix, coming = memory.longest_prefix(sequence, running)
         source, length = prefix or (-1, 0)
         if coming - length > self._worthwhile_tokens:
             return None  # and not for ever: a prompt in a slot goes on with every step

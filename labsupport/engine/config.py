@@ -17,6 +17,7 @@ EngineName = Literal["auto", "llama", "bnb"]
 KVType = Literal["f16", "q8_0", "q4_0"]
 Admission = Literal["reserve", "preempt"]
 Fairness = Literal["keys", "none"]
+PrefixScope = Literal["all", "key"]
 
 BNB_QUANTIZATIONS = ("nf4", "int8", "bf16", "fp32")
 """What the bnb engine can load a checkpoint in."""
@@ -138,6 +139,15 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             LARGEST_SEQUENCE_COUNT,
         ),
     ] = 16
+    prefix_scope: Annotated[
+        PrefixScope,
+        _lever(
+            "all shares prefixes between all requests, so that a system prompt of many keys is computed "
+            "once. But who guesses how another key's prompt begins sees by the cached_tokens and by how soon "
+            "the answer comes that the guess was right. key shares them between requests of one API key "
+            "alone: turn to it where keys belong to people who must not learn of each other's prompts."
+        ),
+    ] = "all"
     patience_seconds: Annotated[
         float,
         _lever(

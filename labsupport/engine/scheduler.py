@@ -16,7 +16,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 from labsupport.engine.admission import AdmissionPolicy, Offer
-from labsupport.engine.config import Admission, EngineConfig, Fairness
+from labsupport.engine.config import Admission, EngineConfig, Fairness, PrefixScope
 from labsupport.engine.kv_pool import KVPool
 from labsupport.engine.messages import FinishReason
 from labsupport.engine.plan import Drawn, Plan, Row, Runner, RunnerLimits
@@ -61,6 +61,7 @@ class Scheduler:
         mixed_step_tokens: int = 0,
         admission: Admission = "reserve",
         fairness: Fairness = "keys",
+        prefix_scope: PrefixScope = "all",
         weights: Mapping[str, int] | None = None,
         end_tokens: frozenset[int] = frozenset(),
     ) -> None:
@@ -69,7 +70,7 @@ class Scheduler:
         self.step_tokens = min(step_tokens or limits.step_tokens, limits.step_tokens)
         self.mixed_step_tokens = min(mixed_step_tokens or self.step_tokens, self.step_tokens)
         self.end_tokens = end_tokens
-        self.memory = SlotMemory(limits, prefix_slots=prefix_slots)
+        self.memory = SlotMemory(limits, prefix_slots=prefix_slots, prefix_scope=prefix_scope)
         if self.mixed_step_tokens < slots or slots + self.memory.prefix_slots > limits.max_slots:
             raise ValueError(
                 f"{slots} + {self.memory.prefix_slots} slots, {self.step_tokens} tokens a step, "
@@ -96,6 +97,7 @@ class Scheduler:
             mixed_step_tokens=config.mixed_step_tokens,
             admission=config.admission,
             fairness=config.fairness,
+            prefix_scope=config.prefix_scope,
             weights=config.key_weights,
             end_tokens=runner.end_tokens,
         )
@@ -173,12 +175,13 @@ class Scheduler:
                 sequences.append(sequence)
         if self.running:
             self.memory.trim()
+        operations = self.memory.take_operations()
         return Plan(
-            operations=self.memory.take_operations(),
+            operations=operations,
             rows=tuple(rows),
             sequences=tuple(sequences),
             unchanged_for=1
-            if self.counters.preemptions > preemptions
+            if operations or self.counters.preemptions > preemptions  # then somebody may fit who did not
             else unchanged_for(rows, sequences, num_running=len(self.running), num_free=self.pool.num_free),
         )
 

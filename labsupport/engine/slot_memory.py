@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from labsupport.engine.config import PrefixScope
 from labsupport.engine.kv_pool import KVPool
 from labsupport.engine.plan import CacheOperation, Copy, Free, RunnerLimits, Share
 from labsupport.engine.prefix_cache import PrefixCache, common_prefix
@@ -23,13 +24,18 @@ def slot_of(sequence: Sequence) -> int:
 
 
 class SlotMemory:
-    """A runner's cells. `prefix_slots` finished sequences at most are kept for their prefix."""
+    """A runner's cells. `prefix_slots` finished sequences at most are kept for their prefix.
 
-    def __init__(self, limits: RunnerLimits, *, prefix_slots: int) -> None:
+    prefix_scope: whose prefixes a sequence finds, everybody's or those of its own key.
+    """
+
+    def __init__(self, limits: RunnerLimits, *, prefix_slots: int, prefix_scope: PrefixScope = "all") -> None:
         self.sharing = limits.prefix_sharing
         self.prefix_slots = 0 if self.sharing == "none" else prefix_slots
         self.pool = KVPool(num_cells=limits.cells, num_slots=limits.max_slots)
         self.cache = PrefixCache(self.prefix_slots)
+        self._is_shared_by_all = prefix_scope == "all"
+        self._keys: dict[int, str] = {}  # of the sequence that has, or had, a slot
         self._operations: list[CacheOperation] = []
 
     def take_operations(self) -> tuple[CacheOperation, ...]:
@@ -52,6 +58,7 @@ class SlotMemory:
         a free slot. Raises IndexError.
         """
         sequence.slot = self.pool.open()
+        self._keys[sequence.slot] = sequence.key
         self.cache.learn(sequence.tokens, prefix[1] if prefix else 0)
         if prefix:
             self._take_prefix(sequence.slot, *prefix)
@@ -74,7 +81,8 @@ class SlotMemory:
             self.pool.retire(slot)
             computed = sequence.tokens[: sequence.num_computed]
             self.cache.keep(slot, computed, num_prompt=sequence.num_prompt)
-            self._keep_at_most(self.prefix_slots)
+            while len(self.cache) > self.prefix_slots:
+                self.evict()
         else:
             self.pool.close(slot)
             self._operations.append(Free(slot))
@@ -84,10 +92,7 @@ class SlotMemory:
     def trim(self) -> None:
         """Drop kept prefixes that nobody is likely to ask for; to be called while somebody runs and pays for
         them."""
-        self._keep_at_most(self.cache.room)
-
-    def _keep_at_most(self, count: int) -> None:
-        while len(self.cache) > count:
+        while len(self.cache) > self.cache.room:  # which can shrink with each that goes
             self.evict()
 
     def make_room(self, count: int, *, sparing: int | None = None) -> bool:
@@ -106,28 +111,35 @@ class SlotMemory:
         return True
 
     def longest_prefix(
-        self, tokens: list[int], running: Iterable[Sequence]
+        self, sequence: Sequence, running: Iterable[Sequence]
     ) -> tuple[tuple[int, int] | None, int]:
-        """The longest prefix of a prompt that some slot holds, as (slot, length), None if there is none;
+        """The longest prefix of a sequence that some slot holds, as (slot, length), None if there is none;
         and how long a prefix of it is being computed, or will be, by a running sequence.
 
         The last token is never among them: it has to run, for its logits.
         """
         if not self.prefix_slots:
             return None, 0
-        source, longest, coming = -1, 0, 0
+        tokens, source, longest, coming = sequence.tokens, -1, 0, 0
         most = len(tokens) - 1
         for slot, kept in self.cache.items():
+            if not self._may_share(slot, sequence):
+                continue
             length = min(common_prefix(kept, tokens), most)
             if length > longest:
                 source, longest = slot, length
         for other in running:
+            if not self._may_share(slot_of(other), sequence):
+                continue
             # Only its prompt: what it generates meanwhile must not change who can be admitted.
             common = min(common_prefix(other.tokens, tokens), other.num_prompt, most)
             coming = max(coming, common)
             if min(common, other.num_computed) > longest:
                 source, longest = slot_of(other), min(common, other.num_computed)
         return (source, longest) if longest else None, coming
+
+    def _may_share(self, slot: int, sequence: Sequence) -> bool:
+        return self._is_shared_by_all or self._keys[slot] == sequence.key
 
     def check_integrity(self) -> list[str]:
         """Every invariant that does not hold now, between two steps; empty when all is well."""

@@ -177,7 +177,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestAnyOrderOfEvents = SchedulerMachine.TestCase
-TestAnyOrderOfEvents.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestAnyOrderOfEvents.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 
 
 def build(**levers) -> tuple[Scheduler, ModeledRunner]:
@@ -244,6 +244,21 @@ def test_a_prefix_in_flight_is_computed_once_and_shared(length):
     # Then the first computed them and the others did not
     assert scheduler.counters.prompt_tokens == length + 4 * 1
     assert scheduler.counters.prefix_hit_tokens == 3 * length
+
+
+@pytest.mark.parametrize(("scope", "hits"), [("all", 4), ("key", 3)])
+def test_whose_prefixes_are_found_is_a_setting(scope, hits):
+    # Given two keys' prompts that begin alike, together and, once those have ended, again
+    scheduler, runner = build(cells=200, prefix_scope=scope)
+    stem = list(range(24))
+    for turn in range(2):
+        for index, key in enumerate(("mine", "mine", "yours")[turn:]):
+            name = f"{key} {turn} {index}"
+            scheduler.submit(sequence(name, [*stem, 50 + index], 3, order=(0.0, index), key=key))
+        run_to_end(scheduler, runner)
+        assert scheduler.check_integrity() == []
+    # Then all but the first share them, or all but the first of each key
+    assert scheduler.counters.prefix_hit_tokens == hits * 24
 
 
 def test_without_prefix_slots_nothing_is_shared():
