@@ -52,7 +52,7 @@ def next_row(sequence: Sequence, count: int) -> Row:
 
 
 def unchanged_for(rows: Items[Row], sequences: Items[Sequence], *, num_running: int, num_free: int) -> int:
-    """`Plan.unchanged_for`, for a step in which no memory was given or taken: more than 1 where all only decode.
+    """`Plan.unchanged_for`, for a step that gives and takes no memory: more than 1 where all only decode.
 
     num_free: cells that are free without dropping a kept prefix. Who waits cannot be let in meanwhile,
     because the turn stays (`waiting`) and its claim fits no better until one ends (`admission`).
