@@ -31,7 +31,7 @@ class HttpProtocol(H11Protocol):
 
     header_seconds: how long the head of a request may take, from its first byte or from the opening of the
         connection, and what still comes of a body whose request was answered already (refused, mostly).
-        (Between two requests the web server's own, shorter, time for an idle connection counts.)
+        (Between two requests the web server's own time for an idle connection counts.)
     stall_seconds, least_bytes_per_second: in each stretch of so many seconds in which an answer waits for its
         client, the client has to take that much of it, and something in any case. A stream that nobody reads
         keeps its place among the requests in hand, so a few dozen of them would keep everybody out; with a

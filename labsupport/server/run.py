@@ -48,6 +48,11 @@ LISTENING = "listening on "
 """What comes before the URL in the log line that says that the port is open; `launch` looks for it."""
 GRACE_SECONDS = 10
 """How long answers in progress may go on after SIGTERM."""
+KEEP_ALIVE_SECONDS = 65
+"""How long a connection may be idle: longer than clients and proxies keep theirs, or one would use it once
+more just as it is closed. (By default httpx, and so the `openai` client, keeps it for 5 s, and so does
+uvicorn; AWS' load balancer for 60 s.)
+"""
 
 MakeServed = Callable[[Callable[[], None], Ledger | None], app.Served]
 """Makes what is served, given what to call if its engine cannot start at all, and the ledger."""
@@ -213,6 +218,7 @@ async def _serve(
             log_config=None,
             access_log=settings.debug,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
     )
     application.state.is_leaving = lambda: server.should_exit

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
-from http.client import HTTPResponse
+from http.client import HTTPConnection, HTTPResponse
 
 import psutil
 import pytest
@@ -292,3 +292,13 @@ def test_readers_that_read_nothing_hold_up_nobody_and_cost_little_memory(server,
         # What waits for them: 200 tokens each, with 20 alternatives, of some hundred bytes each
         assert psutil.Process(server.pid).memory_info().rss - before < 8 * 200 * 20 * 1000
     wait_until(lambda: is_idle(server), what="an idle engine")
+
+
+def test_a_connection_that_was_idle_for_as_long_as_clients_keep_theirs_can_be_used_again(server):
+    connection = HTTPConnection(*server.url.removeprefix("http://").split(":"), timeout=60)
+    for idle_seconds in (0, 6):
+        time.sleep(idle_seconds)
+        connection.request("GET", "/health/live")
+        response = connection.getresponse()
+        assert (response.status, response.read() != b"") == (200, True)
+    connection.close()
