@@ -1,7 +1,7 @@
 """Ten times as many callers as there are slots, beside as many as there are: what is answered, and how soon.
 
-Who is refused comes again after about a second, as a client does that reads `Retry-After`. Meanwhile somebody
-asks ten times a second whether the server is alive.
+Who is refused comes again when `Retry-After` says, as the `openai` client does. Meanwhile somebody asks ten
+times a second whether the server is alive.
 
 Right means: a crowd costs those who are accepted a tenth of their tokens a second at most, the slowest
 hundredth of the answers about health takes 100 ms at most, and everybody is answered or told when to come
@@ -71,9 +71,10 @@ class Crowd:
                 continue
             if answer.status_code == 200:
                 self.answered += 1
-            elif answer.status_code in {429, 503} and int(answer.headers.get("Retry-After", 0)) >= 1:
+            elif answer.status_code in {429, 503} and (wait := int(answer.headers.get("Retry-After", 0))):
                 self.refused += 1
-                await asyncio.sleep(self._draw.uniform(0.5, 1.5))
+                come = time.monotonic() + wait * self._draw.uniform(1.0, 1.1)
+                await asyncio.sleep(min(come, until) - time.monotonic())
             else:
                 self.problems.append(f"{answer.status_code}: {answer.text[:300]}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -14,6 +15,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labsupport.server.errors import ApiError, bad_request
+
+LONGEST_RETRY_SECONDS = 60
+"""In a `Retry-After`. Where it is over two minutes, the `openai` client does not come again at all."""
 
 
 class Places:
@@ -54,8 +58,11 @@ class Admission(Places):
     """A count of the sequences in hand, running and waiting together, and the most that there may be.
 
     What is over the limit is refused at once with 429 and Retry-After: a queue without a bound turns overload
-    into time-outs for everybody. `prompt_token_limit` bounds the tokens of their prompts as well, because a
-    short queue of long prompts is a long wait; a request that finds nothing in hand is let in all the same.
+    into time-outs for everybody. Who is refused is told to come when a place should be free after all those
+    that were refused before and have not come yet; if all were told the same time, all but one would come for
+    nothing, again and again, and answering them takes time of those who were let in. `prompt_token_limit`
+    bounds the tokens of their prompts as well, because a short queue of long prompts is a long wait; a
+    request that finds nothing in hand is let in all the same.
     """
 
     def __init__(
@@ -67,6 +74,8 @@ class Admission(Places):
     ) -> None:
         super().__init__(limit, clock=clock)
         self.prompt_tokens = Places(prompt_token_limit or 0, clock=clock)
+        # When those come again who were refused, and for how many places. Of a flood only so many count.
+        self._expected: deque[tuple[float, int]] = deque(maxlen=limit)
 
     def check(self, sequences: int, prompt_tokens: int = 0) -> None:
         """Raise ApiError if so many more are too many: 400 if never possible, 429 if not now."""
@@ -79,7 +88,7 @@ class Admission(Places):
         if lacking := self.lacking(sequences):
             raise _full(
                 f"{self.taken} of {self.limit} sequences in hand, {sequences} more asked",
-                self.seconds_until_free(lacking),
+                self._seconds_until_due(sequences, lacking),
             )
         tokens = self.prompt_tokens
         if tokens.limit and self.taken and (lacking := tokens.lacking(prompt_tokens)):
@@ -87,6 +96,13 @@ class Admission(Places):
                 f"{tokens.taken} of {tokens.limit} prompt tokens in hand, {prompt_tokens} more asked",
                 tokens.seconds_until_free(lacking),
             )
+
+    def _seconds_until_due(self, sequences: int, lacking: int) -> int:
+        now = self._clock()
+        ahead = min(sum(places for due, places in self._expected if due > now), self.limit)
+        seconds = min(self.seconds_until_free(lacking + ahead), LONGEST_RETRY_SECONDS)
+        self._expected.append((now + seconds, sequences))
+        return seconds
 
     @contextmanager
     def admit(self, sequences: int, prompt_tokens: int = 0) -> Iterator[None]:

@@ -42,12 +42,35 @@ def test_the_time_to_retry_grows_with_what_requests_took_lately_and_with_what_is
         for _ in range(4):
             four.enter_context(admission.admit(1))
         assert retry_after(admission, 1) == 10
+        clock.now += 10
         assert retry_after(admission, 3) == 30
+        clock.now += 30
     # And given short ones again, it is short again
     for _ in range(50):
         stay(0.1)
     with admission.admit(4):
         assert retry_after(admission, 4) == 1
+
+
+def test_who_is_refused_is_told_to_come_after_those_who_were_refused_before():
+    clock = Clock()
+    admission = Admission(4, clock=clock)
+    for _ in range(50):
+        with admission.admit(1):
+            clock.now += 8
+    # Given four in hand of which one ends every 2 s
+    with admission.admit(4):
+        assert [retry_after(admission, 1) for _ in range(3)] == [2, 4, 6]
+        # When the first two are due, they are not waited for any more
+        clock.now += 4
+        assert retry_after(admission, 1) == 4
+        # And of a flood, whoever it is, only as many count as there are places; nor is it ever very long
+        assert [retry_after(admission, 1) for _ in range(100)][-1] == 10
+    for _ in range(50):
+        with admission.admit(1):
+            clock.now += 1000
+    with admission.admit(4):
+        assert retry_after(admission, 1) == 60
 
 
 def test_places_come_back_however_a_request_ends():
