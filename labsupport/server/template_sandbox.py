@@ -47,6 +47,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """What a template computes with an operator."""
         if operator == "%" and isinstance(left, str):
             refuse_wide(left)
+            _printable(right)
         elif operator == "+":
             _refuse_long(
                 sum(_size(side) for side in (left, right)),
@@ -66,6 +67,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             _refuse_large(__obj.__self__, *args, *kwargs.values())
         elif __obj is not __self.globals["range"]:  # which has a bound of its own
             _refuse_numbers((*args, *kwargs.values()))
+        if getattr(__obj, "__name__", "") in {"format", "format_map"}:
+            _printable([*args, kwargs])
         return super().call(__context, __obj, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
